@@ -1,0 +1,201 @@
+"""Formula + cell annotations -> Design: the fixed-effect matrix X, the random grouping Z, and which cells enter.
+
+    y = X beta + Z u + e,   u ~ N(0, sigma_u^2 I),   e ~ N(0, sigma^2 I)
+
+X and Z are the same for every gene, so everything that can be wrong with a model is found here, before the expression
+matrix is read. Z is never formed: a random intercept is one level code per cell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from formulaic import Formula, ModelSpec
+from formulaic.errors import FormulaicError
+from natsort import natsorted
+from pandas.api import types
+
+from ._alias import find_aliases
+from ._errors import DesignError, alternatives, listing
+from ._formula import MixedFormula, parse_formula
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class RandomTerm:
+    """A random intercept ``(1 | name)``: one level per donor."""
+
+    name: str
+    levels: tuple[str, ...]  # (q,)
+    codes: NDArray[np.int32]  # (n,) level of each cell
+
+    @property
+    def sizes(self) -> NDArray[np.float64]:
+        """Cells per level, the diagonal of Z'Z, shape (q,)."""
+        return np.bincount(self.codes, minlength=len(self.levels)).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Design:
+    """The model of every gene, for the n cells whose annotations are complete."""
+
+    X: NDArray[np.float64]  # (n, p) fixed-effect columns in the user's units
+    coef_names: tuple[str, ...]  # (p,)
+    terms: dict[str, slice]  # fixed-effect term -> its columns of X
+    random: RandomTerm
+    kept: NDArray[np.bool_]  # (n_obs,) cells without missing annotations
+    data: pd.DataFrame  # (n, n_columns) the annotations used, factors as categoricals
+    formula: MixedFormula
+    spec: ModelSpec  # formulaic's state: how new data or a contrast is coded the same way
+
+    @property
+    def n_cells(self) -> int:
+        """Cells that enter the model, n."""
+        return self.X.shape[0]
+
+    def factor_of(self, term: str) -> str | None:
+        """Name the annotation behind a term that is one categorical column, None for any other term."""
+        column = term.strip("`")
+        is_factor = column in self.data and isinstance(self.data[column].dtype, pd.CategoricalDtype)
+        return column if is_factor else None
+
+
+def build_design(formula: str, obs: pd.DataFrame, *, factor: str | None = None, reference: str | None = None) -> Design:
+    """Code `formula` on the cells of `obs`.
+
+    Parameters
+    ----------
+    formula
+        lme4's syntax, one random intercept.
+    obs
+        One row per cell, shape (n_obs, n_annotations).
+    factor, reference
+        Make level `reference` of annotation `factor` the one that the others are compared with.
+    """
+    parsed = parse_formula(formula)
+    columns = list(dict.fromkeys([*parsed.variables, parsed.group]))
+    data = pd.DataFrame({name: _annotation(obs, name) for name in columns}, index=obs.index)
+    kept = data.notna().all(axis=1).to_numpy()
+    if not kept.any():
+        msg = f"No cell has a value in every column of the model ({listing(columns)}). Fill the gaps or drop a column."
+        raise DesignError(msg)
+    data = _drop_unused_levels(data[kept], parsed.variables)
+    if factor is not None and reference is not None:
+        data[factor] = _with_reference(data[factor], factor, reference)
+    X, names, terms, spec = _fixed_effects(parsed, data)
+    random = _random_intercept(data[parsed.group], parsed.group)
+    return Design(X, names, terms, random, kept, data, parsed, spec)
+
+
+def check_full_rank(design: Design, tested: slice | None = None) -> None:
+    """Refuse a design in which columns determine each other, naming the columns and their relation."""
+    aliases = find_aliases(design.X, design.coef_names)
+    if not aliases:
+        return
+    relations = "; ".join(str(alias) for alias in aliases)
+    tested_names = set(design.coef_names[tested]) if tested is not None else set()
+    hit = next((a for a in aliases if tested_names & {a.column, *a.others}), None)
+    if hit is not None:
+        msg = (
+            f"The tested term cannot be told apart from the other fixed effects: {relations}. Drop from the formula "
+            f"a term that it is confounded with, or compare other groups."
+        )
+    else:
+        msg = f"The fixed effects are rank deficient: {relations}. Drop one of the columns in each relation."
+    raise DesignError(msg)
+
+
+def _annotation(obs: pd.DataFrame, name: str) -> pd.Series:
+    """Read a column as a number or as a categorical, with scanpy's convention for strings (natural order)."""
+    if name not in obs.columns:
+        msg = f"formula names {name!r}, which is not a column of adata.obs. {alternatives(name, obs.columns)}"
+        raise DesignError(msg)
+    column = obs[name]
+    if isinstance(column, pd.DataFrame):
+        msg = f"adata.obs has several columns named {name!r}. Rename them."
+        raise DesignError(msg)
+    if column.isna().all() and len(column):
+        msg = f"Column {name!r} of adata.obs has no value in any cell. Drop it from the formula."
+        raise DesignError(msg)
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.cat.rename_categories([str(c) for c in column.cat.categories])
+    if types.is_numeric_dtype(column.dtype) and not types.is_bool_dtype(column.dtype):
+        return _finite(column.astype(np.float64), name)
+    if types.is_bool_dtype(column.dtype) or column.map(type).isin((str, bool)).loc[column.notna()].all():
+        text = column.map(str, na_action="ignore")
+        return text.astype(pd.CategoricalDtype(natsorted(text.dropna().unique())))
+    msg = f"Column {name!r} of adata.obs has dtype {column.dtype}. Use numbers, strings or categories."
+    raise DesignError(msg)
+
+
+def _finite(column: pd.Series, name: str) -> pd.Series:
+    infinite = int(np.isinf(column.to_numpy()).sum())
+    if infinite:
+        msg = f"Column {name!r} of adata.obs is infinite in {infinite} cells. Set them to NaN to leave these cells out."
+        raise DesignError(msg)
+    return column
+
+
+def _drop_unused_levels(data: pd.DataFrame, fixed: list[str]) -> pd.DataFrame:
+    data = data.copy()
+    for name in data.columns:
+        if not isinstance(data[name].dtype, pd.CategoricalDtype):
+            continue
+        data[name] = data[name].cat.remove_unused_categories()
+        levels = data[name].cat.categories
+        if name in fixed and len(levels) < 2:
+            msg = f"Factor {name!r} has one level, {str(levels[0])!r}, in the cells used. Drop it from the formula."
+            raise DesignError(msg)
+    return data
+
+
+def _with_reference(column: pd.Series, factor: str, reference: str) -> pd.Series:
+    levels = [str(c) for c in column.cat.categories]
+    if str(reference) not in levels:
+        msg = f"reference={reference!r} is not a level of {factor!r}. {alternatives(str(reference), levels)}"
+        raise DesignError(msg)
+    others = [level for level in levels if level != str(reference)]
+    return column.cat.reorder_categories([str(reference), *others], ordered=False)
+
+
+def _fixed_effects(
+    parsed: MixedFormula, data: pd.DataFrame
+) -> tuple[NDArray[np.float64], tuple[str, ...], dict[str, slice], ModelSpec]:
+    try:
+        matrix = Formula(parsed.fixed).get_model_matrix(data, context={}, na_action="ignore")
+    except FormulaicError as error:
+        msg = f"formula {parsed.text!r} cannot be evaluated on adata.obs: {error}"
+        raise DesignError(msg) from error
+    spec = matrix.model_spec
+    X = np.ascontiguousarray(matrix.to_numpy(dtype=np.float64))
+    names = tuple(str(name) for name in spec.column_names)
+    for name, column in zip(names, X.T, strict=True):
+        if not np.isfinite(column).all():
+            n_bad = int((~np.isfinite(column)).sum())
+            msg = f"Fixed-effect column {name!r} is not finite in {n_bad} cells. Check the transform for these values."
+            raise DesignError(msg)
+    terms = {_term_name(term): columns for term, columns in spec.term_slices.items()}
+    return X, names, terms, spec
+
+
+def _term_name(term: object) -> str:
+    return "Intercept" if str(term) == "1" else str(term)
+
+
+def _random_intercept(column: pd.Series, name: str) -> RandomTerm:
+    if not isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(pd.CategoricalDtype(np.sort(column.unique())))
+    levels = tuple(f"{c:g}" if isinstance(c, float) else str(c) for c in column.cat.categories)
+    supported = "A random intercept needs several cells in each of several donors."
+    if len(levels) < 2:
+        msg = f"Random term (1 | {name}) has one level, {levels[0]!r}. {supported}"
+        raise DesignError(msg)
+    if len(levels) >= len(column):
+        msg = f"Random term (1 | {name}) has as many levels as cells ({len(levels)}). {supported}"
+        raise DesignError(msg)
+    return RandomTerm(name, levels, column.cat.codes.to_numpy(dtype=np.int32))

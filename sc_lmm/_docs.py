@@ -1,0 +1,53 @@
+"""Paragraphs that several public docstrings share, and the decorator that fills them in."""
+
+from __future__ import annotations
+
+from textwrap import indent
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    F = TypeVar("F", bound=Callable[..., Any])
+
+_PARAMETERS = {
+    "adata": """\
+adata
+    Annotated data, cells x genes, expression log-normalised.""",
+    "formula": """\
+formula
+    lme4's syntax, e.g. ``"gene_expression ~ sequencing_saturation + diagnosis + (1 | sample_id)"``. The response is
+    always the expression matrix, so the left-hand side may be anything or absent. ``(1 | column)`` is the random
+    intercept; the rest is formulaic's grammar with columns of ``adata.obs``, transforms and interactions included.
+    Strings and booleans are factors, their first category (in natural order) being the baseline.""",
+    "layer": """\
+layer
+    Layer with the expression. By default ``adata.X``.""",
+    "use_raw": """\
+use_raw
+    Read ``adata.raw`` (for the genes of `adata`).""",
+    "n_jobs": """\
+n_jobs
+    Workers for the fits, as in joblib. ``None`` follows ``joblib.parallel_config``. Never changes a result.""",
+    "show_progress": """\
+show_progress
+    Show progress bars: always, never, or (None) for steps of more than a second.""",
+    "key": """\
+key
+    The `key_added` of the run.""",
+    "comparison": """\
+comparison
+    Name of the comparison, e.g. the level of the tested factor. By default the first one of the run.""",
+    "gene_symbols": """\
+gene_symbols
+    Column of ``adata.var`` with names to show instead of ``adata.var_names``.""",
+}
+
+
+def doc_params(function: F) -> F:
+    """Put the shared paragraphs in place of their ``{name}`` in the docstring."""
+    for name, text in _PARAMETERS.items():
+        if function.__doc__:
+            function.__doc__ = function.__doc__.replace(f"    {{{name}}}\n", indent(text, "    ") + "\n")
+    return function

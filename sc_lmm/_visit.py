@@ -1,0 +1,194 @@
+"""A matrix of any layout -> the sums of one visit over its entries. Picks the compiled loop, its tasks and threads.
+
+One function per array type; matrices that are not in memory, or whose entries need tidying first, come as blocks of
+rows whose sums add. Nothing of the size of the matrix is allocated.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import singledispatch
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numba
+import numpy as np
+from scipy import sparse
+
+from . import _kernels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+# Tasks per visit: fixed, so that no result depends on threads; enough of them to even out a few threads.
+_N_TASKS = 16
+# Rows of an on-disk, lazy or untidy matrix held in memory at a time.
+_BLOCK_ROWS = 4096
+
+
+class Cells(NamedTuple):
+    """The cells of a design sorted by level, with what each contributes beside its expression."""
+
+    rows: NDArray[np.int64]  # (n,) position in the matrix
+    codes: NDArray[np.int32]  # (n,) level, ascending
+    C: Array  # (n, n_columns) columns of X that vary within levels
+    n_levels: int
+
+    def within(self, start: int, stop: int) -> Cells:
+        """Take the cells in matrix rows `start` to `stop`, counted from there."""
+        inside = (self.rows >= start) & (self.rows < stop)
+        return self._replace(rows=self.rows[inside] - start, codes=self.codes[inside], C=self.C[inside])
+
+
+class Genes(NamedTuple):
+    """The genes to visit."""
+
+    columns: NDArray[np.int64]  # (G,) position in the matrix
+    shift: Array  # (G,) subtracted from every entry; not 0 only where all entries are stored
+
+
+class Sums(NamedTuple):
+    """What a visit adds up over cells; see :mod:`sc_lmm._kernels`."""
+
+    ZtY: Array  # (q, G)
+    CtY: Array  # (n_columns, G)
+    yty: Array  # (G,)
+    nonzero: NDArray[np.int64]  # (G,)
+
+    def plus(self, other: Sums) -> Sums:
+        """Sums over both sets of cells."""
+        return Sums(*(a + b for a, b in zip(self, other, strict=True)))
+
+    @classmethod
+    def zeros(cls, cells: Cells, genes: Genes) -> Sums:
+        """Sums over no cells."""
+        n_genes = genes.columns.size
+        shapes = ((cells.n_levels, n_genes), (cells.C.shape[1], n_genes), (n_genes,))
+        return cls(*(np.zeros(shape) for shape in shapes), np.zeros(n_genes, dtype=np.int64))
+
+
+class _Untidy(Exception):  # noqa: N818 - control flow, never seen by a user
+    """Entries of one row or column are not in strictly ascending order, so that some may be stored twice."""
+
+
+@singledispatch
+def visit(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
+    """Add up the entries of `matrix`; `advance` is told the share of the work that is done."""
+    blocks = row_blocks(matrix)
+    sums = Sums.zeros(cells, genes)
+    for start, block in blocks:
+        part = visit(block, cells.within(start, start + block.shape[0]), genes, _ignore)
+        sums = sums.plus(part)
+        advance(block.shape[0] / matrix.shape[0])
+    return sums
+
+
+@visit.register(np.ndarray)
+def _visit_dense(matrix: np.ndarray, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
+    sums = Sums.zeros(cells, genes)
+    by_column = matrix.flags.f_contiguous and not matrix.flags.c_contiguous
+    kernel = _kernels.dense_columns if by_column else _kernels.dense_rows
+
+    def task(start: int, stop: int) -> int:
+        return kernel(matrix, cells.rows, genes.columns, cells.codes, cells.C, genes.shift, start, stop, *sums)
+
+    _run(task, _even_cuts(genes.columns.size), advance)
+    return sums
+
+
+@visit.register(sparse.csc_matrix)
+@visit.register(sparse.csc_array)
+def _visit_csc(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
+    _check_pointers(matrix)
+    sums = Sums.zeros(cells, genes)
+    code_of = np.full(matrix.shape[0], -1, dtype=np.int32)
+    code_of[cells.rows] = cells.codes
+    C_of = np.zeros((matrix.shape[0], cells.C.shape[1]))
+    C_of[cells.rows] = cells.C
+
+    def task(start: int, stop: int) -> int:
+        stored = (matrix.data, matrix.indices, matrix.indptr)
+        return _kernels.csc_columns(*stored, genes.columns, code_of, C_of, genes.shift, start, stop, *sums)
+
+    try:
+        _run(task, _even_cuts(genes.columns.size), advance)
+    except _Untidy:
+        return _visit_tidied(matrix, cells, genes)
+    return sums
+
+
+@visit.register(sparse.csr_matrix)
+@visit.register(sparse.csr_array)
+def _visit_csr(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
+    _check_pointers(matrix)
+    n_genes, n_columns = genes.columns.size, cells.C.shape[1]
+    sums = Sums.zeros(cells, genes)
+    gene_of = np.full(matrix.shape[1], -1, dtype=np.int32)
+    gene_of[genes.columns] = np.arange(n_genes, dtype=np.int32)
+    cuts = _even_cuts(cells.rows.size)
+    accs = {cut: np.zeros((n_genes, _kernels.N_SLOTS + n_columns)) for cut in cuts}
+    heads = {cut: np.zeros(n_genes) for cut in cuts}
+
+    def task(start: int, stop: int) -> int:
+        stored = (matrix.data, matrix.indices, matrix.indptr)
+        own = (accs[start, stop], heads[start, stop], sums.ZtY)
+        return _kernels.csr_rows(*stored, cells.rows, cells.codes, cells.C, gene_of, genes.shift, start, stop, *own)
+
+    try:
+        _run(task, cuts, advance)
+    except _Untidy:
+        return _visit_tidied(matrix, cells, genes)
+    for cut in cuts:  # in the order of the cells, whichever thread was first
+        sums.ZtY[cells.codes[cut[0]]] += heads[cut]
+        sums.yty[:] += accs[cut][:, _kernels.SQUARE]
+        sums.nonzero[:] += accs[cut][:, _kernels.NONZERO].astype(np.int64)
+        sums.CtY[:] += accs[cut][:, _kernels.N_SLOTS :].T
+    return sums
+
+
+def row_blocks(matrix: Any) -> Iterator[tuple[int, Any]]:
+    """Blocks of rows in memory, each with its first row, of a matrix that is on disk or lazy."""
+    for start in range(0, matrix.shape[0], _BLOCK_ROWS):
+        block = matrix[start : start + _BLOCK_ROWS]
+        block = block.compute() if hasattr(block, "compute") else block
+        yield start, block if sparse.issparse(block) else np.asarray(block)
+
+
+def _visit_tidied(matrix: Any, cells: Cells, genes: Genes) -> Sums:
+    """Visit blocks of rows whose entries were sorted and duplicates summed, leaving the matrix as it is."""
+    sums = Sums.zeros(cells, genes)
+    for start, block in row_blocks(matrix):
+        tidy = block.tocsr().copy() if block is matrix else sparse.csr_array(block)
+        tidy.sum_duplicates()
+        sums = sums.plus(visit(tidy, cells.within(start, start + tidy.shape[0]), genes, _ignore))
+    return sums
+
+
+def _run(task: Callable[[int, int], int], cuts: Sequence[tuple[int, int]], advance: Callable[[float], object]) -> None:
+    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+        for outcome in pool.map(lambda cut: task(*cut), cuts):
+            if outcome == _kernels.OUT_OF_RANGE:
+                msg = "The sparse matrix has an index outside its shape: it is corrupt. Rebuild or reload it."
+                raise ValueError(msg)
+            if outcome == _kernels.UNTIDY:
+                raise _Untidy
+            advance(1 / len(cuts))
+
+
+def _even_cuts(size: int) -> list[tuple[int, int]]:
+    edges = np.linspace(0, size, min(_N_TASKS, size) + 1).astype(int)
+    return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def _check_pointers(matrix: Any) -> None:
+    pointers, n_stored = matrix.indptr, min(matrix.indices.size, matrix.data.size)
+    if pointers[0] < 0 or pointers[-1] > n_stored or (np.diff(pointers) < 0).any():
+        msg = "The sparse matrix has row pointers that decrease or point past its data: it is corrupt. Reload it."
+        raise ValueError(msg)
+
+
+def _ignore(share: float) -> None:
+    pass

@@ -1,0 +1,3 @@
+"""Plots of results."""
+
+__all__: list[str] = []
