@@ -29,26 +29,27 @@ SUM, SQUARE, NONZERO, N_SLOTS = 0, 1, 2, 3
 
 
 @njit(nogil=True, cache=True)
-def csr_rows(
+def csr_rows(  # noqa: C901 - one loop nest, so that an entry is visited once
     data: NDArray,
     indices: NDArray,
     indptr: NDArray,
+    n_vars: int,
     rows: NDArray[np.int64],  # (n,) matrix rows, sorted by level
     codes: NDArray[np.int32],  # (n,) their levels, ascending
-    C: NDArray[np.float64],  # (n, n_columns)
-    gene_of: NDArray[np.int32],  # (n_vars,)
-    shift: NDArray[np.float64],  # (G,) zero for a gene with entries that are not stored
+    C: NDArray[np.float64],  # (n, n_columns), n_columns >= 1
+    gene_of: NDArray[np.int32] | None,  # (n_vars,), None if every column is a gene
+    shift: NDArray[np.float64] | None,  # (G,) zero for a gene with entries that are not stored, None if all are zero
     start: int,
     stop: int,
     acc: NDArray[np.float64],  # (G, N_SLOTS + n_columns) zeros; this task's sums over all its cells
     head: NDArray[np.float64],  # (G,) zeros; sums of the first level of the task, which the task before may share
     ZtY: NDArray[np.float64],  # (q, G)
 ) -> int:
-    """Visit rows `start` to `stop`."""
-    n_vars, n_columns, n_genes = gene_of.size, C.shape[1], acc.shape[0]
+    """Visit rows `start` to `stop`. Tests for None are resolved by the compiler, not per entry."""
+    n_columns, n_genes = C.shape[1], acc.shape[0]
     for i in range(start, stop):
         row = rows[i]
-        previous = -1
+        previous, first = -1, C[i, 0]
         for e in range(indptr[row], indptr[row + 1]):
             column = indices[e]
             if column < 0 or column >= n_vars:
@@ -56,15 +57,20 @@ def csr_rows(
             if column <= previous:
                 return UNTIDY
             previous = column
-            g = gene_of[column]
-            if g < 0:
-                continue
+            g = column
+            if gene_of is not None:
+                g = gene_of[column]
+                if g < 0:
+                    continue
             stored = np.float64(data[e])
-            y = stored - shift[g]
+            y = stored
+            if shift is not None:
+                y = stored - shift[g]
             acc[g, SUM] += y
             acc[g, SQUARE] += y * y
             acc[g, NONZERO] += stored != 0
-            for k in range(n_columns):
+            acc[g, N_SLOTS] += first * y  # the usual single covariate, without the cost of a loop
+            for k in range(1, n_columns):
                 acc[g, N_SLOTS + k] += C[i, k] * y
         if i + 1 == stop or codes[i + 1] != codes[i]:
             target = head if codes[i] == codes[start] else ZtY[codes[i]]

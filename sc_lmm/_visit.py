@@ -60,17 +60,21 @@ class Sums(NamedTuple):
 
     def plus(self, other: Sums) -> Sums:
         """Sums over both sets of cells."""
-        return Sums(*(a + b for a, b in zip(self, other, strict=True)))
+        return Sums(*map(np.add, self, other))
 
     @classmethod
     def zeros(cls, cells: Cells, genes: Genes) -> Sums:
         """Sums over no cells."""
         n_genes = genes.columns.size
-        shapes = ((cells.n_levels, n_genes), (cells.C.shape[1], n_genes), (n_genes,))
-        return cls(*(np.zeros(shape) for shape in shapes), np.zeros(n_genes, dtype=np.int64))
+        return cls(
+            ZtY=np.zeros((cells.n_levels, n_genes)),
+            CtY=np.zeros((cells.C.shape[1], n_genes)),
+            yty=np.zeros(n_genes),
+            nonzero=np.zeros(n_genes, dtype=np.int64),
+        )
 
 
-class _Untidy(Exception):  # noqa: N818 - control flow, never seen by a user
+class _Untidy(Exception):  # control flow, never seen by a user
     """Entries of one row or column are not in strictly ascending order, so that some may be stored twice."""
 
 
@@ -90,10 +94,11 @@ def visit(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], ob
 def _visit_dense(matrix: np.ndarray, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
     sums = Sums.zeros(cells, genes)
     by_column = matrix.flags.f_contiguous and not matrix.flags.c_contiguous
-    kernel = _kernels.dense_columns if by_column else _kernels.dense_rows
+    kernel: Any = _kernels.dense_columns if by_column else _kernels.dense_rows
 
     def task(start: int, stop: int) -> int:
-        return kernel(matrix, cells.rows, genes.columns, cells.codes, cells.C, genes.shift, start, stop, *sums)
+        inputs: tuple[Any, ...] = (matrix, cells.rows, genes.columns, cells.codes, cells.C, genes.shift)
+        return kernel(*inputs, start, stop, *sums)
 
     _run(task, _even_cuts(genes.columns.size), advance)
     return sums
@@ -110,8 +115,9 @@ def _visit_csc(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
     C_of[cells.rows] = cells.C
 
     def task(start: int, stop: int) -> int:
-        stored = (matrix.data, matrix.indices, matrix.indptr)
-        return _kernels.csc_columns(*stored, genes.columns, code_of, C_of, genes.shift, start, stop, *sums)
+        stored: tuple[Any, ...] = (matrix.data, matrix.indices, matrix.indptr)
+        inputs = (*stored, genes.columns, code_of, C_of, genes.shift)
+        return _kernels.csc_columns(*inputs, start, stop, *sums)
 
     try:
         _run(task, _even_cuts(genes.columns.size), advance)
@@ -124,18 +130,19 @@ def _visit_csc(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
 @visit.register(sparse.csr_array)
 def _visit_csr(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
     _check_pointers(matrix)
-    n_genes, n_columns = genes.columns.size, cells.C.shape[1]
+    n_genes = genes.columns.size
     sums = Sums.zeros(cells, genes)
-    gene_of = np.full(matrix.shape[1], -1, dtype=np.int32)
-    gene_of[genes.columns] = np.arange(n_genes, dtype=np.int32)
+    C = cells.C if cells.C.shape[1] else np.zeros((cells.rows.size, 1))
+    gene_of = _gene_of(genes, matrix.shape[1])
+    shift = genes.shift if genes.shift.any() else None
     cuts = _even_cuts(cells.rows.size)
-    accs = {cut: np.zeros((n_genes, _kernels.N_SLOTS + n_columns)) for cut in cuts}
+    accs = {cut: np.zeros((n_genes, _kernels.N_SLOTS + C.shape[1])) for cut in cuts}
     heads = {cut: np.zeros(n_genes) for cut in cuts}
 
     def task(start: int, stop: int) -> int:
-        stored = (matrix.data, matrix.indices, matrix.indptr)
+        stored = (matrix.data, matrix.indices, matrix.indptr, matrix.shape[1])
         own = (accs[start, stop], heads[start, stop], sums.ZtY)
-        return _kernels.csr_rows(*stored, cells.rows, cells.codes, cells.C, gene_of, genes.shift, start, stop, *own)
+        return _kernels.csr_rows(*stored, cells.rows, cells.codes, C, gene_of, shift, start, stop, *own)
 
     try:
         _run(task, cuts, advance)
@@ -145,8 +152,17 @@ def _visit_csr(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
         sums.ZtY[cells.codes[cut[0]]] += heads[cut]
         sums.yty[:] += accs[cut][:, _kernels.SQUARE]
         sums.nonzero[:] += accs[cut][:, _kernels.NONZERO].astype(np.int64)
-        sums.CtY[:] += accs[cut][:, _kernels.N_SLOTS :].T
+        sums.CtY[:] += accs[cut][:, _kernels.N_SLOTS :][:, : cells.C.shape[1]].T
     return sums
+
+
+def _gene_of(genes: Genes, n_vars: int) -> NDArray[np.int32] | None:
+    """Gene of each matrix column, -1 for none; None if that is the column itself."""
+    if np.array_equal(genes.columns, np.arange(n_vars)):
+        return None
+    gene_of = np.full(n_vars, -1, dtype=np.int32)
+    gene_of[genes.columns] = np.arange(genes.columns.size, dtype=np.int32)
+    return gene_of
 
 
 def row_blocks(matrix: Any) -> Iterator[tuple[int, Any]]:

@@ -34,6 +34,7 @@ _CELL_TYPE_CONCENTRATION = 30.0  # of the Dirichlet distribution of a donor's sh
 _MAX_BATCHES = 4
 _DONOR_SIZE_SD, _DONOR_DEPTH_SD, _CELL_DEPTH_SD = 0.6, 0.25, 0.45  # natural log scale
 _SHARE_SD = 2.1  # of a gene's log share of the counts: about 8 % nonzero entries with 36,000 genes
+_MAX_SHARE = 0.05  # no gene may dominate the normalisation
 _PROP_WITHOUT_DONOR_SD = 0.15
 _TARGET_SUM = 1e4
 _BLOCK_ENTRIES = 2**18  # cells x genes drawn at once; another value would give other random numbers
@@ -99,7 +100,7 @@ def brain_cohort(
         Smallest and largest size of a change (log2). Sizes are uniform in between, half of them up and half down.
     donor_sd
         Mean over genes of the standard deviation of the donor effect (natural log scale), before the genes without
-        donor variance are set to 0. It differs between genes. 0 makes the cells independent.
+        donor variance are set to 0. It differs between genes. 0 removes the effect.
     cell_type_sd
         Standard deviation of the effects of the cell types (natural log scale). 0 removes them.
     prop_diseased
@@ -133,7 +134,7 @@ def brain_cohort(
     compensate one another, so that the expected total count is the same in both arms and normalisation moves no null
     gene; this needs at least two changed genes. As in any cohort, the arms differ by chance in all of these.
 
-    Each batch has donors of both arms, if both arms have two donors or more.
+    There are up to four batches, and each has donors of both arms.
 
     The result takes 16 bytes per nonzero count, and its making up to twice that.
 
@@ -189,7 +190,7 @@ def _draw_donors(rng: Generator, n_donors: int, prop_diseased: float) -> pd.Data
     )
 
 
-def _draw_batches(rng: Generator, diseased: NDArray[np.bool_]) -> pd.Categorical:
+def _draw_batches(rng: Generator, diseased: NDArray[np.bool_]) -> pd.Categorical[str]:
     """Deal the donors of each arm out to the batches in turn, so that every batch has donors of both arms."""
     smaller_arm = int(min(diseased.sum(), (~diseased).sum()))
     n_batches = max(min(2, smaller_arm), min(_MAX_BATCHES, smaller_arm // 2))
@@ -228,6 +229,7 @@ def _draw_genes(
     """Truth of the genes; in a cell of median depth the expected total count is ``library_size`` in both arms."""
     n_genes = len(cell_type_effect)
     share = rng.lognormal(0, _SHARE_SD, n_genes)
+    share = np.minimum(share, _MAX_SHARE * share.sum())
     sd = np.where(rng.random(n_genes) < _PROP_WITHOUT_DONOR_SD, 0.0, rng.gamma(4, donor_sd / 4, n_genes))
     expected = share * np.exp(sd**2 / 2) * (np.exp(cell_type_effect) @ _CELL_TYPE_SHARES)
     change = _draw_changes(rng, expected, n_changed, size)
