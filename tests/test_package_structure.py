@@ -1,0 +1,308 @@
+"""The house rules that a machine can check: layers, imports, signatures, and no assert or print."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import importlib
+import inspect
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+import sc_lmm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(sc_lmm.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+# Layer -> the layers it may import, deferred imports included; imports for types alone do not count. A layer is a
+# module or a subpackage of sc_lmm, and may always import itself. A new file needs a row here: where does it belong?
+READING = {"_errors", "_alias", "_formula", "_design", "_kernels", "_visit", "_statistics"}
+FITTING = {*READING, "_optimize", "_deviance", "_fit"}
+TESTING = {*FITTING, "_hypothesis", "_tail", "_moderation", "_degrees_of_freedom"}
+AUDITING = {"_errors", "_alias", "_formula", "_design", "_hypothesis", "_wording", "_render", "_report", "_anatomy"}
+LAYERS: dict[str, set[str]] = {
+    # leaves
+    "_docs": set(),
+    "_errors": set(),
+    "_kernels": set(),
+    "_moderation": set(),
+    "_optimize": set(),
+    "_render": set(),
+    "_tail": set(),
+    "_wording": set(),
+    # formula and obs -> design -> sufficient statistics -> fit
+    "_alias": set(),
+    "_formula": {"_errors"},
+    "_design": {"_alias", "_errors", "_formula"},
+    "_visit": {"_errors", "_kernels"},
+    "_values": {"_errors", "_visit"},
+    "_statistics": {"_design", "_errors", "_kernels", "_visit"},
+    "_deviance": {"_statistics"},
+    "_fit": {"_deviance", "_optimize", "_statistics"},
+    # fit -> tests
+    "_hypothesis": {"_design", "_errors", "_formula", "_statistics"},
+    "_degrees_of_freedom": FITTING,
+    "_summary": FITTING,
+    "_calibration": TESTING,
+    "_inference": TESTING,
+    "_intervals": {*TESTING, "_inference"},
+    "_permutation": TESTING,
+    "_random_effect": {*TESTING, "_calibration"},
+    "_power": {*TESTING, "_calibration", "_inference"},
+    "_fitted": {*TESTING, "_calibration", "_inference", "_intervals", "_permutation", "_random_effect", "_summary"},
+    # design -> report; no expression, no fit
+    "_report": {"_errors", "_render", "_wording"},
+    "_anatomy": {"_alias", "_design"},
+    "_precision": {"_anatomy", "_design"},
+    "_neighbours": AUDITING,
+    "_refusals": AUDITING,
+    "_verdicts": {*AUDITING, "_precision", "_refusals"},
+    "_audit": {*AUDITING, "_neighbours", "_precision", "_refusals", "_verdicts"},
+    # AnnData
+    "_anndata": {"_errors"},
+    "datasets": {"_docs", "_errors"},
+    "get": {"_anndata", "_docs", "_errors", "_fitted", "_report"},
+    "pl": {"get", "_docs", "_errors"},
+    "sc_lmm": {"_errors", "datasets", "get", "pl", "tl"},
+}
+LAYERS["tl"] = {name for name in LAYERS if name.startswith("_")}
+LAYERS["__main__"] = set(LAYERS)
+
+# Library -> the only layers that may import it.
+LIBRARIES: dict[str, set[str]] = {
+    "anndata": {"__main__", "_anndata", "datasets", "get", "pl", "tl"},
+    "joblib": {"_fit"},
+    "matplotlib": {"__main__", "pl"},
+    "numba": {"_kernels", "_visit"},
+    "scanpy": {"__main__", "pl"},
+    "scipy.stats": {
+        "_calibration",
+        "_inference",
+        "_intervals",
+        "_moderation",
+        "_precision",
+        "_random_effect",
+        "_tail",
+        "_verdicts",
+    },
+    "statsmodels": {"_calibration", "_inference"},
+}
+
+# Slow to import or optional: only ever imported inside the function that needs it.
+DEFERRED = {"dask", "matplotlib", "scanpy"}
+
+
+class Import(NamedTuple):
+    """One imported module."""
+
+    file: Path
+    line: int
+    target: str  # absolute dotted name; for `from a import b`, "a.b"
+    deferred: bool  # inside a function
+
+    def __str__(self) -> str:
+        return f"{self.file.relative_to(ROOT.parent)}:{self.line} imports {self.target}"
+
+
+def module_name(file: Path) -> str:
+    """sc_lmm/tl/_lmm_de.py -> sc_lmm.tl._lmm_de, sc_lmm/tl/__init__.py -> sc_lmm.tl."""
+    parts = file.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(file) for file in FILES}
+
+
+def layer(module: str) -> str:
+    """sc_lmm.tl._lmm_de -> tl."""
+    return module.split(".")[1] if "." in module else module
+
+
+@cache
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"), str(file))
+
+
+def is_type_checking(test: ast.expr) -> bool:
+    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
+        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
+    )
+
+
+def import_nodes(node: ast.AST, *, deferred: bool = False) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+    """Every import statement that runs, and whether it waits for a call."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        yield node, deferred
+    children = node.orelse if isinstance(node, ast.If) and is_type_checking(node.test) else ast.iter_child_nodes(node)
+    deferred = deferred or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+    for child in children:
+        yield from import_nodes(child, deferred=deferred)
+
+
+def absolute(node: ast.ImportFrom, file: Path) -> str:
+    """The dotted name after `from`."""
+    if node.level == 0:
+        return node.module or ""
+    package = file.relative_to(ROOT.parent).parent.parts
+    base = package[: len(package) - node.level + 1]
+    return ".".join([*base, *([node.module] if node.module else [])])
+
+
+@cache
+def imports(file: Path) -> tuple[Import, ...]:
+    found = []
+    for node, deferred in import_nodes(tree(file)):
+        prefix = absolute(node, file) + "." if isinstance(node, ast.ImportFrom) else ""
+        found += [Import(file, node.lineno, prefix + alias.name, deferred) for alias in node.names]
+    return tuple(found)
+
+
+def own_module(target: str) -> str | None:
+    """The module of this package that an imported name is or lives in: sc_lmm._fit.Fit -> sc_lmm._fit."""
+    parts = target.split(".")
+    names = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+    return next((name for name in names if name in MODULES), None)
+
+
+def is_from(target: str, library: str) -> bool:
+    return target == library or target.startswith(library + ".")
+
+
+def identifier(file: Path) -> str:
+    return file.relative_to(ROOT).as_posix()
+
+
+each_file = pytest.mark.parametrize("file", FILES, ids=identifier)
+
+
+@each_file
+def test_layers(file: Path) -> None:
+    here = layer(module_name(file))
+    assert here in LAYERS, f"{file.name} has no row in LAYERS; decide which layers it may import and add one"
+    targets = {i: own_module(i.target) for i in imports(file)}
+    allowed = LAYERS[here] | {here}
+    assert [str(i) for i, module in targets.items() if module is not None and layer(module) not in allowed] == []
+
+
+@each_file
+def test_libraries_stay_in_their_layers(file: Path) -> None:
+    here = layer(module_name(file))
+    forbidden = [library for library, layers in LIBRARIES.items() if here not in layers]
+    assert [str(i) for i in imports(file) if any(is_from(i.target, library) for library in forbidden)] == []
+
+
+@each_file
+def test_heavy_libraries_are_imported_late(file: Path) -> None:
+    at_import = [i for i in imports(file) if not i.deferred and file.name != "__main__.py"]
+    assert [str(i) for i in at_import if any(is_from(i.target, library) for library in DEFERRED)] == []
+
+
+def test_no_import_cycles() -> None:
+    graph = {}
+    for file in FILES:
+        name = module_name(file)
+        graph[name] = {own_module(i.target) for i in imports(file)} - {None, name}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
+
+
+def test_layers_table_has_no_cycle() -> None:
+    assert set().union(*LAYERS.values()) <= LAYERS.keys()
+    graphlib.TopologicalSorter(LAYERS).prepare()
+
+
+def test_import_loads_no_heavy_library() -> None:
+    code = f"""
+import sys
+import anndata  # which imports dask itself where it is installed
+before = set(sys.modules)
+import sc_lmm
+print(sorted(name for name in sys.modules.keys() - before if name.partition(".")[0] in {DEFERRED}))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+@each_file
+def test_no_assert_and_no_print(file: Path) -> None:
+    found = [f"{file.name}:{node.lineno} asserts" for node in ast.walk(tree(file)) if isinstance(node, ast.Assert)]
+    if file.name != "__main__.py":
+        calls = [node for node in ast.walk(tree(file)) if isinstance(node, ast.Call)]
+        found += [
+            f"{file.name}:{c.lineno} prints" for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"
+        ]
+    assert found == []
+
+
+def exported(*namespaces: str) -> list[Callable]:
+    """Functions, not the classes of what they return."""
+    modules = [importlib.import_module(f"sc_lmm.{namespace}") for namespace in namespaces]
+    objects = [getattr(module, name) for module in modules for name in module.__all__]
+    return [obj for obj in objects if inspect.isfunction(obj)]
+
+
+def qualified(function: Callable) -> str:
+    return f"{function.__module__.split('.')[1]}.{function.__name__}"
+
+
+each_public = pytest.mark.parametrize("function", exported("tl", "get", "pl", "datasets"), ids=qualified)
+
+
+@pytest.mark.parametrize("namespace", ["sc_lmm", "sc_lmm.tl", "sc_lmm.get", "sc_lmm.pl", "sc_lmm.datasets"])
+def test_all_is_sorted_and_public(namespace: str) -> None:
+    names = importlib.import_module(namespace).__all__
+    assert names == sorted(names)
+    assert [name for name in names if name.startswith("_")] == []
+
+
+@pytest.mark.parametrize("function", exported("tl", "get", "pl"), ids=qualified)
+def test_first_parameter_is_adata(function: Callable) -> None:
+    first = next(iter(inspect.signature(function).parameters.values()))
+    assert first.name == "adata"
+    assert str(first.annotation).split(" | ")[0] == "AnnData"  # what get reads may also come as a fitted object
+
+
+@each_public
+def test_at_most_three_positional_parameters(function: Callable) -> None:
+    kinds = inspect.Parameter
+    parameters = inspect.signature(function).parameters.values()
+    assert [p.name for p in parameters if p.kind is kinds.VAR_POSITIONAL] == []
+    assert len([p for p in parameters if p.kind in {kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD}]) <= 3
+
+
+@each_public
+def test_everything_is_annotated(function: Callable) -> None:
+    signature = inspect.signature(function)
+    assert [p.name for p in signature.parameters.values() if p.annotation is inspect.Parameter.empty] == []
+    assert signature.return_annotation is not inspect.Signature.empty
+
+
+@pytest.mark.parametrize("function", exported("tl"), ids=qualified)
+def test_copy(function: Callable) -> None:
+    """A function that writes to adata offers a copy, as in scanpy."""
+    parameters = inspect.signature(function).parameters
+    if "key_added" in parameters:
+        assert "copy" in parameters
+    if "copy" in parameters:
+        assert parameters["copy"].kind is inspect.Parameter.KEYWORD_ONLY
+        assert parameters["copy"].default is False
+        assert inspect.signature(function).return_annotation == "AnnData | None"
+
+
+@each_public
+def test_docstring_names_every_parameter_and_has_an_example(function: Callable) -> None:
+    doc = inspect.getdoc(function) or ""
+    assert "\nExamples\n--------\n" in doc
+    assert ">>> " in doc
+    lines = [line.strip("*") for line in doc.splitlines()]  # **kwargs
+    assert [name for name in inspect.signature(function).parameters if name not in lines] == []
