@@ -39,15 +39,19 @@ def find_aliases(X: NDArray[np.float64], names: Sequence[str]) -> list[Alias]:
     """Columns of `X` (n, p) that earlier columns determine, each with its exact relation."""
     scale = _spread(X)
     R = np.linalg.qr(X / scale, mode="r")
+    spread = np.array([_deviation(R, j) for j in range(X.shape[1])])
     independent: list[int] = []
     aliases: list[Alias] = []
     for j in range(X.shape[1]):
         solution = np.linalg.lstsq(R[:, independent], R[:, j], rcond=None)[0]
         left = R[:, j] - R[:, independent] @ solution
-        if np.linalg.norm(left) > _TOLERANCE * _deviation(R, j):
+        if np.linalg.norm(left) > _TOLERANCE * spread[j]:
             independent.append(j)
         else:
-            aliases.append(_relation(j, independent, solution, scale, names))
+            # A coefficient is rounding if what it adds is, beside the spread of the column that it explains.
+            real = (np.abs(solution) * spread[independent] > 1e-6 * spread[j]) & (np.abs(solution) > 1e-9)
+            used = np.flatnonzero(real)
+            aliases.append(_relation(j, [independent[k] for k in used], solution[used], scale, names))
     return aliases
 
 
@@ -67,15 +71,13 @@ def _deviation(R: NDArray[np.float64], j: int) -> float:
 
 
 def _relation(
-    j: int, independent: list[int], solution: NDArray[np.float64], scale: NDArray[np.float64], names: Sequence[str]
+    j: int, used: list[int], solution: NDArray[np.float64], scale: NDArray[np.float64], names: Sequence[str]
 ) -> Alias:
-    # Judged on the standardised columns, where a coefficient of 1e-6 is rounding; told in the user's units.
-    used = [(k, c) for k, c in zip(independent, solution, strict=True) if abs(c) > 1e-6]
     return Alias(
         index=j,
         column=names[j],
-        others=tuple(names[k] for k, _ in used),
-        coefficients=tuple(float(c * scale[j] / scale[k]) for k, c in used),
+        others=tuple(names[k] for k in used),
+        coefficients=tuple(float(c * scale[j] / scale[k]) for k, c in zip(used, solution, strict=True)),
     )
 
 

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from ._errors import alternatives, listing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -60,21 +59,22 @@ def read_expression(adata: AnnData, *, layer: str | None, use_raw: bool, mask_va
     tested = _mask(adata, mask_var)
     missing = columns < 0
     if (missing & tested).any():
-        msg = f"adata.raw lacks genes of adata: {listing(adata.var_names[missing & tested])}. Use use_raw=False."
+        msg = f"adata.raw lacks genes of adata, or has them several times: {listing(adata.var_names[missing & tested])}. Use use_raw=False."
         raise ValueError(msg)
     return Expression(matrix, rows, columns[tested], tested, adata.var_names[tested], _log_base(adata))
 
 
 def _stored(adata: AnnData, layer: str | None) -> tuple[Any, NDArray[np.int64], NDArray[np.int64]]:
-    if layer is not None and layer not in adata.layers:
-        msg = f"layer={layer!r} is not in adata.layers. {alternatives(str(layer), adata.layers)}"
+    layers = [name for name in adata.layers if name is not None]  # anndata 0.13 has X there under None
+    if layer is not None and layer not in layers:
+        msg = f"layer={layer!r} is not in adata.layers. {alternatives(str(layer), layers)}"
         raise KeyError(msg)
-    if layer is None and adata.X is None:
-        msg = f"adata.X is empty. Name a layer with layer=. {alternatives('', adata.layers)}"
-        raise ValueError(msg)
     # A view's own X would be a copy of the selected part, so the parent is read at the view's positions.
     parent = adata._adata_ref if adata.is_view else adata
     matrix = parent.X if layer is None else parent.layers[layer]
+    if matrix is None:
+        msg = f"adata.X is empty. Name a layer with layer=. {alternatives('', layers)}"
+        raise ValueError(msg)
     rows, columns = np.arange(parent.n_obs), np.arange(parent.n_vars)
     return (matrix, rows[adata._oidx], columns[adata._vidx]) if adata.is_view else (matrix, rows, columns)
 
@@ -88,7 +88,10 @@ def _raw(adata: AnnData, layer: str | None) -> tuple[Any, NDArray[np.int64], NDA
         raise ValueError(msg)
     columns = np.arange(adata.raw.n_vars)
     if not adata.raw.var_names.equals(adata.var_names):
-        columns = adata.raw.var_names.get_indexer(adata.var_names)
+        # A name that adata.raw has several times cannot be matched and counts as missing.
+        single = columns[~adata.raw.var_names.duplicated(keep=False)]
+        found = adata.raw.var_names[single].get_indexer(adata.var_names)
+        columns = np.where(found < 0, -1, np.append(single, -1)[found])
     return adata.raw.X, np.arange(adata.n_obs), columns
 
 
@@ -121,6 +124,13 @@ def _log_base(adata: AnnData) -> float | None:
     return float(np.e if base is None else base)
 
 
+def check_key(key: str) -> None:
+    """Refuse a key that a file could not hold."""
+    if not isinstance(key, str) or not key or "/" in key:
+        msg = f"key_added={key!r} must be a name without '/', which h5ad files use for folders."
+        raise ValueError(msg)
+
+
 def write_results(
     adata: AnnData,
     key: str,
@@ -141,12 +151,12 @@ def write_results(
     tested
         The tested genes among all, (n_vars,); the others get NaN.
     """
-    keys = comparison_keys(key, list(tables))
+    old = stored_keys(adata, key)
+    keys = comparison_keys(key, list(tables), taken=set(adata.varm) - set(old))
     frames = {name: _all_genes(table, adata.var_names, tested) for name, table in tables.items()}
     per_level = {n: f for n, f in frames.items() if f["coef"].notna().any() or len(frames) == 1}
     records = _records(per_level or frames)
     comparisons = pd.DataFrame({"varm_key": list(keys.values())}, index=pd.Index(list(keys), name="comparison"))
-    old = stored_keys(adata, key)
     for name in old:
         if name in adata.varm:
             del adata.varm[name]
@@ -163,12 +173,15 @@ def stored_keys(adata: AnnData, key: str) -> list[str]:
     return list(entry["comparisons"]["varm_key"])
 
 
-def comparison_keys(key: str, names: Sequence[str]) -> dict[str, str]:
-    """Comparison -> its place in ``varm``. "/" would make a group in an h5ad file, so names are made safe."""
+def comparison_keys(key: str, names: Sequence[str], taken: Collection[str]) -> dict[str, str]:
+    """Comparison -> its place in ``varm``, none of them `taken` by others but for `key`, which was asked for.
+
+    "/" would make a group in an h5ad file, so names are made safe.
+    """
     keys: dict[str, str] = {}
     for position, name in enumerate(names):
         safe = key if position == 0 else f"{key}_{re.sub('[^0-9A-Za-z_.+-]', '_', name)}"
-        while safe in keys.values():
+        while position and (safe in taken or safe in keys.values()):
             safe += "_"
         keys[name] = safe
     return keys
@@ -191,25 +204,6 @@ def read_table(adata: AnnData, key: str, comparison: str | None) -> pd.DataFrame
         msg = f"comparison={comparison!r} is not in adata.uns[{key!r}]. {alternatives(name, comparisons.index)}"
         raise KeyError(msg)
     return adata.varm[comparisons.loc[name, "varm_key"]]
-
-
-def looks_like_counts(matrix: Any) -> bool:
-    """Whether all stored values are whole and not negative; stops at the first block of entries that are not."""
-    return all(bool((block >= 0).all() and (block % 1 == 0).all()) for block in _value_blocks(matrix))
-
-
-def has_negative(matrix: Any) -> bool:
-    """Whether a stored value is negative."""
-    return any(bool((block < 0).any()) for block in _value_blocks(matrix))
-
-
-def _value_blocks(matrix: Any, size: int = 1 << 20) -> Any:
-    values = matrix.data if sparse.issparse(matrix) else matrix
-    if not isinstance(values, np.ndarray):
-        return
-    step = size if values.ndim == 1 else max(1, size // values.shape[1])
-    for start in range(0, values.shape[0], step):
-        yield values[start : start + step]
 
 
 def _all_genes(table: pd.DataFrame, var_names: pd.Index, tested: NDArray[np.bool_]) -> pd.DataFrame:

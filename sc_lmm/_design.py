@@ -9,6 +9,7 @@ matrix is read. Z is never formed: a random intercept is one level code per cell
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,9 +21,11 @@ from pandas.api import types
 
 from ._alias import find_aliases
 from ._errors import DesignError, alternatives, listing
-from ._formula import MixedFormula, parse_formula
+from ._formula import MixedFormula, group_transforms, parse_formula
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
 
@@ -38,6 +41,25 @@ class RandomTerm:
     def sizes(self) -> NDArray[np.float64]:
         """Cells per level, the diagonal of Z'Z, shape (q,)."""
         return np.bincount(self.codes, minlength=len(self.levels)).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How the columns of X were made; holds no cells, so that it can live beside a fit."""
+
+    formula: MixedFormula
+    coef_names: tuple[str, ...]  # (p,)
+    terms: dict[str, slice]  # fixed-effect term -> its columns of X
+    levels: dict[str, tuple[str, ...]]  # factor -> its levels, the reference first
+    group: str
+    group_levels: tuple[str, ...]  # (q,)
+    constant: tuple[float, ...] | None  # (p,) coefficients that give every cell a 1, None if X cannot
+    spec: ModelSpec  # formulaic's state: how new data or a contrast is coded the same way
+
+    def factor_of(self, term: str) -> str | None:
+        """Name the annotation behind a term that is one categorical column, None for any other term."""
+        column = term.strip("`")
+        return column if column in self.levels else None
 
 
 @dataclass(frozen=True)
@@ -58,14 +80,38 @@ class Design:
         """Cells that enter the model, n."""
         return self.X.shape[0]
 
+    @property
+    def coding(self) -> Coding:
+        """The design without its cells."""
+        factors = [c for c in self.formula.variables if isinstance(self.data[c].dtype, pd.CategoricalDtype)]
+        levels = {name: tuple(map(str, self.data[name].cat.categories)) for name in factors}
+        return Coding(
+            formula=self.formula,
+            coef_names=self.coef_names,
+            terms=self.terms,
+            levels=levels,
+            group=self.random.name,
+            group_levels=self.random.levels,
+            constant=self.constant,
+            spec=self.spec,
+        )
+
+    @cached_property
+    def constant(self) -> tuple[float, ...] | None:
+        """Coefficients that give every cell a 1, (p,), None if the columns of X cannot."""
+        if "Intercept" in self.coef_names:
+            return tuple(float(name == "Intercept") for name in self.coef_names)
+        length = np.sqrt((self.X**2).mean(axis=0))
+        scaled = self.X / length
+        ones = np.linalg.lstsq(scaled.T @ scaled, scaled.sum(axis=0), rcond=None)[0]
+        return tuple(ones / length) if np.allclose(scaled @ ones, 1.0, atol=1e-8) else None
+
     def factor_of(self, term: str) -> str | None:
         """Name the annotation behind a term that is one categorical column, None for any other term."""
-        column = term.strip("`")
-        is_factor = column in self.data and isinstance(self.data[column].dtype, pd.CategoricalDtype)
-        return column if is_factor else None
+        return self.coding.factor_of(term)
 
 
-def build_design(formula: str, obs: pd.DataFrame, *, factor: str | None = None, reference: str | None = None) -> Design:
+def build_design(formula: str, obs: pd.DataFrame, *, reference: Mapping[str, str] | None = None) -> Design:
     """Code `formula` on the cells of `obs`.
 
     Parameters
@@ -74,8 +120,8 @@ def build_design(formula: str, obs: pd.DataFrame, *, factor: str | None = None, 
         lme4's syntax, one random intercept.
     obs
         One row per cell, shape (n_obs, n_annotations).
-    factor, reference
-        Make level `reference` of annotation `factor` the one that the others are compared with.
+    reference
+        Factor -> the level that the others are compared with, by default its first.
     """
     parsed = parse_formula(formula)
     columns = list(dict.fromkeys([*parsed.variables, parsed.group]))
@@ -85,21 +131,20 @@ def build_design(formula: str, obs: pd.DataFrame, *, factor: str | None = None, 
         msg = f"No cell has a value in every column of the model ({listing(columns)}). Fill the gaps or drop a column."
         raise DesignError(msg)
     data = _drop_unused_levels(data[kept], parsed.variables)
-    if factor is not None and reference is not None:
-        data[factor] = _with_reference(data[factor], factor, reference)
-    X, names, terms, spec = _fixed_effects(parsed, data)
+    for factor, level in (reference or {}).items():
+        data[factor] = _with_reference(data[factor], factor, level)
     random = _random_intercept(data[parsed.group], parsed.group)
+    X, names, terms, spec = _fixed_effects(parsed, data)
     return Design(X, names, terms, random, kept, data, parsed, spec)
 
 
-def check_full_rank(design: Design, tested: slice | None = None) -> None:
+def check_full_rank(design: Design, tested: Sequence[str] = ()) -> None:
     """Refuse a design in which columns determine each other, naming the columns and their relation."""
     aliases = find_aliases(design.X, design.coef_names)
     if not aliases:
         return
     relations = "; ".join(str(alias) for alias in aliases)
-    tested_names = set(design.coef_names[tested]) if tested is not None else set()
-    hit = next((a for a in aliases if tested_names & {a.column, *a.others}), None)
+    hit = next((a for a in aliases if set(tested) & {a.column, *a.others}), None)
     if hit is not None:
         msg = (
             f"The tested term cannot be told apart from the other fixed effects: {relations}. Drop from the formula "
@@ -123,14 +168,23 @@ def _annotation(obs: pd.DataFrame, name: str) -> pd.Series:
         msg = f"Column {name!r} of adata.obs has no value in any cell. Drop it from the formula."
         raise DesignError(msg)
     if isinstance(column.dtype, pd.CategoricalDtype):
-        return column.cat.rename_categories([str(c) for c in column.cat.categories])
+        return _with_text_levels(column, name)
     if types.is_numeric_dtype(column.dtype) and not types.is_bool_dtype(column.dtype):
         return _finite(column.astype(np.float64), name)
     if types.is_bool_dtype(column.dtype) or column.map(type).isin((str, bool)).loc[column.notna()].all():
         text = column.map(str, na_action="ignore")
-        return text.astype(pd.CategoricalDtype(natsorted(text.dropna().unique())))
+        return text.astype(pd.CategoricalDtype(list(natsorted(text.dropna().unique()))))
     msg = f"Column {name!r} of adata.obs has dtype {column.dtype}. Use numbers, strings or categories."
     raise DesignError(msg)
+
+
+def _with_text_levels(column: pd.Series, name: str) -> pd.Series:
+    levels = [str(c) for c in column.cat.categories]
+    repeated = sorted({level for level in levels if levels.count(level) > 1})
+    if repeated:
+        msg = f"Column {name!r} of adata.obs has several categories that read {listing(repeated)}. Rename them."
+        raise DesignError(msg)
+    return column.cat.rename_categories(levels)
 
 
 def _finite(column: pd.Series, name: str) -> pd.Series:
@@ -167,7 +221,8 @@ def _fixed_effects(
     parsed: MixedFormula, data: pd.DataFrame
 ) -> tuple[NDArray[np.float64], tuple[str, ...], dict[str, slice], ModelSpec]:
     try:
-        matrix = Formula(parsed.fixed).get_model_matrix(data, context={}, na_action="ignore")
+        context = group_transforms(data[parsed.group])
+        matrix = Formula(parsed.fixed).get_model_matrix(data, context=context, na_action="ignore")
     except FormulaicError as error:
         msg = f"formula {parsed.text!r} cannot be evaluated on adata.obs: {error}"
         raise DesignError(msg) from error
@@ -189,8 +244,8 @@ def _term_name(term: object) -> str:
 
 def _random_intercept(column: pd.Series, name: str) -> RandomTerm:
     if not isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(pd.CategoricalDtype(np.sort(column.unique())))
-    levels = tuple(f"{c:g}" if isinstance(c, float) else str(c) for c in column.cat.categories)
+        column = column.astype(pd.CategoricalDtype(sorted(column.unique())))
+    levels = tuple(str(c).removesuffix(".0") for c in column.cat.categories)
     supported = "A random intercept needs several cells in each of several donors."
     if len(levels) < 2:
         msg = f"Random term (1 | {name}) has one level, {levels[0]!r}. {supported}"
@@ -198,4 +253,4 @@ def _random_intercept(column: pd.Series, name: str) -> RandomTerm:
     if len(levels) >= len(column):
         msg = f"Random term (1 | {name}) has as many levels as cells ({len(levels)}). {supported}"
         raise DesignError(msg)
-    return RandomTerm(name, levels, column.cat.codes.to_numpy(dtype=np.int32))
+    return RandomTerm(name, levels, np.asarray(column.cat.codes, dtype=np.int32))

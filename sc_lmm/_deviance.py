@@ -100,8 +100,7 @@ class Profile:
 def spectrum(stats: SufficientStatistics, *, reml: bool) -> Spectrum:
     """Diagonalise the random term in the complement of the fixed effects."""
     p = stats.XtX.shape[0]
-    factor = linalg.cho_factor(stats.XtX)
-    slopes = linalg.cho_solve(factor, stats.ZtX.T).T
+    slopes = np.linalg.solve(stats.XtX, stats.ZtX.T).T
     values, vectors = linalg.eigh(np.diag(stats.sizes) - slopes @ stats.ZtX.T)
     rank = stats.sizes.size + _within(stats)[1].shape[1] - p
     d, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
@@ -123,11 +122,20 @@ def _log_det_XtX(stats: SufficientStatistics) -> float:
 
 def profile(stats: SufficientStatistics, spectrum: Spectrum) -> Profile:
     """Project the statistics of a block of genes on the spectrum."""
-    eta = spectrum.directions @ (stats.ZtY - spectrum.slopes @ stats.XtY)
-    WtY, whitening = _within(stats)
-    projections = whitening.T @ WtY
+    eta = project(stats, spectrum)
     within_ss = stats.yty - (stats.ZtY**2 / stats.sizes[:, None]).sum(axis=0)
-    return Profile(spectrum, eta**2, np.maximum(within_ss - (projections**2).sum(axis=0), 0.0))
+    return Profile(spectrum, eta**2, np.maximum(within_ss - (within_projections(stats) ** 2).sum(axis=0), 0.0))
+
+
+def within_projections(stats: SufficientStatistics) -> Array:
+    """Coordinates of y about its level means on an orthonormal basis of X about its level means, (w, G)."""
+    WtY, whitening = _within(stats)
+    return whitening.T @ WtY
+
+
+def project(stats: SufficientStatistics, spectrum: Spectrum) -> Array:
+    """Spectral coordinates eta of a block of genes, (r, G); linear in y."""
+    return spectrum.directions @ (stats.ZtY - spectrum.slopes @ stats.XtY)
 
 
 def coefficients(stats: SufficientStatistics, rho: Array) -> tuple[Array, Array]:
@@ -139,8 +147,8 @@ def coefficients(stats: SufficientStatistics, rho: Array) -> tuple[Array, Array]
     p = stats.XtX.shape[0]
     xbar = stats.ZtX / stats.sizes[:, None]
     h = stats.sizes / (1 + rho[:, None] * stats.sizes)
-    outer = (xbar[:, :, None] * xbar[:, None, :]).reshape(-1, p * p)
-    A = within_products(stats) + (h @ outer).reshape(-1, p, p)
+    outer = (xbar[:, :, None] * xbar[:, None, :]).reshape(len(xbar), p * p)
+    A = within_products(stats) + (h @ outer).reshape(len(rho), p, p)
     a = _within(stats)[0].T + (h * (stats.ZtY / stats.sizes[:, None]).T) @ xbar
     inverse = np.linalg.inv(A)
     beta = (inverse @ a[:, :, None])[:, :, 0]
@@ -157,6 +165,6 @@ def within_products(stats: SufficientStatistics) -> Array:
 def _within(stats: SufficientStatistics) -> tuple[Array, Array]:
     """Products of X and y about the level means, (p, G), and S (p, w) with S'WS = I on the range of W."""
     WtY = stats.XtY - (stats.ZtX / stats.sizes[:, None]).T @ stats.ZtY
-    values, vectors = linalg.eigh(within_products(stats))
+    values, vectors = np.linalg.eigh(within_products(stats))
     used = values > _RANK_TOLERANCE * stats.n_cells
     return WtY, vectors[:, used] / np.sqrt(values[used])

@@ -27,6 +27,9 @@ layer
     "use_raw": """\
 use_raw
     Read ``adata.raw`` (for the genes of `adata`).""",
+    "mask_var": """\
+mask_var
+    Genes to use: a boolean per gene or the name of a boolean column of ``adata.var``. By default all.""",
     "n_jobs": """\
 n_jobs
     Workers for the fits, as in joblib. ``None`` follows ``joblib.parallel_config``. Never changes a result.""",

@@ -5,13 +5,17 @@ Every message says what was found, what is allowed, and what to type next.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _MAX_LISTED = 15
+_PACKAGE = str(Path(__file__).parent)
 
 
 class DesignError(ValueError):
@@ -37,3 +41,11 @@ def alternatives(name: str, allowed: Iterable[object]) -> str:
     close = get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"Available: {listing(names)}.{hint}"
+
+
+def warn(message: str) -> None:
+    """Warn at the line of the user's code that called into the package."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, LmmWarning, stacklevel=level)

@@ -149,15 +149,11 @@ def minimise_deviance(objective: Profile, n_cells: int) -> tuple[Array, Array, N
     inside, converged = refine(lambda rho, rows: objective.genes(rows).derivatives(rho), brackets, scale)
     rows = np.concatenate([at_zero, brackets.rows])
     rho = np.concatenate([np.zeros(at_zero.size), inside])
-    status = np.concatenate([np.full(at_zero.size, BOUNDARY), np.where(converged, OK, MAX_ITER)]).astype(np.int8)
     deviance = objective.genes(rows).deviance(rho)
     best = best_per_row(rows, deviance, objective.rss_0.size)
-    # No minimum on the grid: the deviance falls without end, as for a gene that is constant within every donor.
-    return (
-        np.where(best < 0, np.nan, rho[best]),
-        np.where(best < 0, np.nan, deviance[best]),
-        np.where(best < 0, np.int8(FAILED), status[best]),
-    )
+    # No minimum on the grid (position -1): the deviance falls without end, as for a gene constant within every donor.
+    status = np.concatenate([np.full(at_zero.size, BOUNDARY), np.where(converged, OK, MAX_ITER), [FAILED]])
+    return np.append(rho, np.nan)[best], np.append(deviance, np.nan)[best], status.astype(np.int8)[best]
 
 
 def _degenerate(stats: SufficientStatistics, objective: Profile) -> NDArray[np.int8]:

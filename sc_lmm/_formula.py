@@ -4,6 +4,7 @@
 
 The response is always the expression matrix, so the left-hand side is optional and not interpreted. A random term is
 a parenthesis with a bar, ``(effects | group)`` as in Bates et al. 2015 (section 2.1); what is left is the fixed part.
+In it ``between(x)`` is the mean of x in the cell's group and ``within(x)`` the deviation from that (Mundlak 1978).
 """
 
 from __future__ import annotations
@@ -11,13 +12,19 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 from formulaic import Formula
 from formulaic.errors import FormulaicError
 from formulaic.parser.types import Factor
 from formulaic.transforms import TRANSFORMS
+from formulaic.utils.stateful_transforms import stateful_transform
 
 from ._errors import DesignError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _EXAMPLE = '"~ sequencing_saturation + diagnosis + (1 | sample_id)"'
 
@@ -46,6 +53,33 @@ def parse_formula(text: str) -> MixedFormula:
     terms, fixed = _split_random_terms(right, text)
     _check_fixed(fixed, text)
     return MixedFormula(text=text, fixed=fixed, group=_random_intercept(terms, text))
+
+
+def group_transforms(group: pd.Series) -> dict[str, Callable[..., Any]]:
+    """``within`` and ``between`` for cells in these groups; formulaic keeps the means by level for new data."""
+
+    @stateful_transform
+    def between(x: Any, _state: dict[str, Any]) -> Any:
+        column = _numeric(x, "between")
+        if "means" not in _state:
+            _state["means"] = column.groupby(group.to_numpy(), observed=True).mean()
+        # A level without a mean is new: its cells are taken to be its mean.
+        return group.map(_state["means"]).astype(float).set_axis(column.index).fillna(column)
+
+    @stateful_transform
+    def within(x: Any, _state: dict[str, Any]) -> Any:
+        column = _numeric(x, "within")
+        return column - between(column, _state=_state)
+
+    return {"between": between, "within": within}
+
+
+def _numeric(x: Any, name: str) -> pd.Series:
+    column = pd.Series(x)
+    if not pd.api.types.is_numeric_dtype(column.dtype):
+        msg = f"{name}() needs a numeric column, not one of dtype {column.dtype}."
+        raise DesignError(msg)
+    return column
 
 
 def _right_hand_side(text: str) -> str:

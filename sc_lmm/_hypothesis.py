@@ -1,30 +1,39 @@
-"""The `test` argument -> null hypotheses L beta = 0, each a full-rank matrix L (df, p) in the user's coefficients."""
+"""The `test` argument -> null hypotheses L beta = 0, each a full-rank matrix L (df, p) in the user's coefficients.
+
+A test is a fixed-effect term ("diagnosis"), several terms tested jointly (["age", "sex"]), a contrast of conditions
+("cond(diagnosis='AD') - cond(diagnosis='PD')", the language of formulaic-contrasts), or named contrasts in a dict.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 from scipy import linalg
 
 from ._errors import DesignError, alternatives
+from ._formula import group_transforms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ._design import Design
+    from ._design import Coding
     from ._statistics import SufficientStatistics
 
     Array = NDArray[np.float64]
+
+TestSpec: TypeAlias = str | Sequence[str] | Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Hypothesis:
     """One question: is L beta zero?"""
 
-    name: str  # the level, column or term that the comparison is called after
+    name: str  # the level, column, term or contrast that the comparison is called after
     L: Array  # (df, p)
 
     @property
@@ -33,29 +42,116 @@ class Hypothesis:
         return self.L.shape[0]
 
 
-def term_hypotheses(design: Design, test: str) -> list[Hypothesis]:
+def is_random_term(test: TestSpec, coding: Coding) -> bool:
+    """Whether the test is of the random term, ``(1 | group)``."""
+    return isinstance(test, str) and test.replace(" ", "") == f"(1|{coding.group})"
+
+
+def tested_column(coding: Coding, test: TestSpec) -> tuple[str, str]:
+    """Annotation behind the tested coefficients and what its levels are compared with, for scanpy's plots."""
+    if is_random_term(test, coding):
+        return coding.group, "no variance"
+    hypotheses = hypotheses_of(coding, test)
+    touched = [any(np.abs(h.L[:, columns]).max() > 0 for h in hypotheses) for columns in coding.terms.values()]
+    terms = [term for term, hit in zip(coding.terms, touched, strict=True) if hit and term != "Intercept"]
+    factor = next((f for f in (coding.factor_of(term) for term in terms) if f is not None), None)
+    if factor is None:
+        return terms[0].strip("`"), "zero slope"
+    if isinstance(test, str) and "cond(" not in test:
+        return factor, coding.levels[factor][0]
+    return factor, "contrast"
+
+
+def hypotheses_of(coding: Coding, test: TestSpec) -> list[Hypothesis]:
+    """Hypotheses that `test` asks for, the first being the one that is shown first."""
+    if isinstance(test, str):
+        return [contrast_hypothesis(coding, test, test)] if "cond(" in test else term_hypotheses(coding, test)
+    if hasattr(test, "items"):
+        return [contrast_hypothesis(coding, name, expression) for name, expression in test.items()]
+    return [joint_hypothesis(coding, list(test))]
+
+
+def term_hypotheses(coding: Coding, test: str) -> list[Hypothesis]:
     """Hypotheses of a fixed-effect term: jointly first if it has several coefficients, then one by one."""
-    term = find_term(design, test)
-    columns = design.terms[term]
-    eye = np.eye(design.X.shape[1])[columns]
-    names = [_comparison_name(name, term) for name in design.coef_names[columns]]
+    term = find_term(coding, test)
+    columns = coding.terms[term]
+    eye = np.eye(len(coding.coef_names))[columns]
+    names = [_comparison_name(name, term) for name in coding.coef_names[columns]]
     single = [Hypothesis(name, row[None, :]) for name, row in zip(names, eye, strict=True)]
-    return single if len(single) == 1 else [Hypothesis(term.strip("`"), eye), *single]
+    joint = term.strip("`") if term.strip("`") not in names else f"{term} (all levels)"
+    return single if len(single) == 1 else [Hypothesis(joint, eye), *single]
 
 
-def find_term(design: Design, test: str) -> str:
+def joint_hypothesis(coding: Coding, tests: list[str]) -> Hypothesis:
+    """All coefficients of several terms are zero."""
+    if not tests:
+        msg = f"test is an empty list. {alternatives('', _testable(coding))}"
+        raise DesignError(msg)
+    terms = [find_term(coding, test) for test in dict.fromkeys(tests)]
+    eye = np.eye(len(coding.coef_names))
+    return Hypothesis(" + ".join(terms), np.concatenate([eye[coding.terms[term]] for term in terms]))
+
+
+def contrast_hypothesis(coding: Coding, name: str, expression: str) -> Hypothesis:
+    """One linear combination of the expected expression under conditions, e.g. ``cond(a='x') - cond(a='y')``."""
+    try:
+        value = eval(expression, {"__builtins__": {}}, {"cond": lambda **where: condition(coding, where)})
+    except (NameError, SyntaxError, TypeError) as error:
+        msg = (
+            f"contrast {expression!r} cannot be read: {error}. Combine conditions with + - * /, for example "
+            f"\"cond(diagnosis='AD') - cond(diagnosis='control')\"."
+        )
+        raise DesignError(msg) from error
+    L = np.asarray(value, dtype=np.float64)
+    if L.shape != (len(coding.coef_names),):
+        msg = f"contrast {expression!r} is not a combination of conditions. Use cond(...) - cond(...)."
+        raise DesignError(msg)
+    if np.abs(L).max() < 1e-12:
+        msg = (
+            f"contrast {expression!r} is zero for every coefficient: its conditions are coded alike. Columns not named "
+            f"in cond() are at their reference level or 0; name the ones that should differ."
+        )
+        raise DesignError(msg)
+    return Hypothesis(name, L[None, :])
+
+
+def condition(coding: Coding, where: Mapping[str, Any]) -> Array:
+    """Row of X for a condition; columns that are not named are at their reference level, or 0 for numbers."""
+    variables = coding.formula.variables
+    row: dict[str, Any] = {name: coding.levels[name][0] if name in coding.levels else 0.0 for name in variables}
+    for name, value in where.items():
+        if name not in row:
+            msg = f"cond({name}=...) names a column that is not in the formula. {alternatives(name, variables)}"
+            raise DesignError(msg)
+        if name in coding.levels and str(value) not in coding.levels[name]:
+            levels = coding.levels[name]
+            msg = (
+                f"cond({name}={value!r}): no cell has this level, so it is not estimable. {alternatives(value, levels)}"
+            )
+            raise DesignError(msg)
+        row[name] = str(value) if name in coding.levels else float(value)
+    data = pd.DataFrame({name: [value] for name, value in row.items()})
+    for name, levels in coding.levels.items():
+        data[name] = pd.Categorical(data[name], categories=list(levels))
+    context = group_transforms(pd.Series(["a new level"]))
+    return coding.spec.get_model_matrix(data, context=context).to_numpy(dtype=np.float64)[0]
+
+
+def find_term(coding: Coding, test: str) -> str:
     """Name of the term as the design writes it, or an error that lists the terms."""
-    wanted = re.sub(r"\s", "", str(test)).strip("`")
-    for term in design.terms:
-        if re.sub(r"\s", "", term).strip("`") == wanted and term != "Intercept":
-            _check_coding(design, term)
+    wanted = _factors(str(test))
+    for term in _testable(coding):
+        if _factors(term) == wanted:
+            _check_coding(coding, term)
             return term
-    names = [term for term in design.terms if term != "Intercept"]
-    if wanted == design.random.name:
-        msg = f"test={test!r} is the random grouping, not a fixed effect. {alternatives(str(test), names)}"
-    else:
-        msg = f"test={test!r} is not a fixed-effect term of {design.formula.text!r}. {alternatives(str(test), names)}"
+    what = "the random grouping, not a fixed effect" if wanted == _factors(coding.group) else "not a fixed-effect term"
+    msg = f"test={test!r} is {what} of {coding.formula.text!r}. {alternatives(str(test), _testable(coding))}"
     raise DesignError(msg)
+
+
+def _factors(term: str) -> list[str]:
+    """Factors of a term without blanks, in one order: a:b is b:a."""
+    return sorted(factor.strip("`") for factor in re.sub(r"\s", "", term).split(":"))
 
 
 def null_model(stats: SufficientStatistics, hypothesis: Hypothesis) -> SufficientStatistics:
@@ -63,10 +159,13 @@ def null_model(stats: SufficientStatistics, hypothesis: Hypothesis) -> Sufficien
     return stats.restrict(linalg.null_space(hypothesis.L @ stats.basis))
 
 
-def _check_coding(design: Design, term: str) -> None:
-    factor = design.factor_of(term)
-    columns = design.terms[term]
-    if factor is not None and columns.stop - columns.start == len(design.data[factor].cat.categories):
+def _testable(coding: Coding) -> list[str]:
+    return [term for term in coding.terms if term != "Intercept"]
+
+
+def _check_coding(coding: Coding, term: str) -> None:
+    """Refuse a term that holds the constant: without it the model would say that expression is zero."""
+    if coding.constant is not None and np.any(np.abs(coding.constant[coding.terms[term]]) > 1e-9):
         msg = (
             f"Without an intercept the coefficients of {term!r} are group means, and testing that they are all zero is "
             f"not a comparison of groups. Remove '0 +' or '- 1' from the formula."

@@ -1,25 +1,31 @@
-"""Fits of the full and the null models -> Test: statistics, p-values (in log space too) and their adjustment."""
+"""Fits -> Test: likelihood ratio, t and F, their p-values in log space, and the adjustment for many genes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import special, stats
+from scipy import stats as distributions
 from statsmodels.stats.multitest import multipletests
 
+from ._degrees_of_freedom import FTest, between_within, kenward_roger, satterthwaite, wald
 from ._errors import alternatives
+from ._moderation import squeeze
+from ._tail import chi2_logsf, f_logsf
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ._deviance import Profile
     from ._fit import Fit
     from ._hypothesis import Hypothesis
+    from ._statistics import SufficientStatistics
 
     Array = NDArray[np.float64]
 
 CORRECTIONS = {"benjamini-hochberg": "fdr_bh", "bonferroni": "bonferroni"}
+METHODS = ("lrt", "between-within", "satterthwaite", "kenward-roger", "wald")
 
 
 @dataclass(frozen=True)
@@ -27,44 +33,107 @@ class Test:
     """One comparison for G genes; NaN where a gene could not be fitted."""
 
     name: str
+    method: str
     coef: Array  # (G,) L beta for one df, NaN otherwise
     se: Array  # (G,)
-    stat: Array  # (G,) the statistic the p-value is read from
-    df: Array  # (G,) its degrees of freedom
-    pval: Array  # (G,)
-    log10_pval: Array  # (G,) finite where pval underflows to 0
-    pval_adj: Array  # (G,)
-    loglik_null: Array  # (G,)
-    kind: str  # "chi2"
+    stat: Array  # (G,) chi-square for "lrt", F otherwise, before calibration
+    df: Array  # (G,) degrees of freedom of the ratio, denominator degrees of freedom of an F
+    log_pval: Array  # (G,) natural logarithm
+    log_pval_chi2: Array  # (G,) of the chi-square distribution alone, as lme4 prints
+    factor: Array  # (G,) what the ratio was divided by, 1 without calibration
+    loglik_null: Array  # (G,) NaN where no null model is fitted
+
+    @property
+    def pval(self) -> Array:
+        """P-values, (G,)."""
+        return np.exp(self.log_pval)
 
     @property
     def scores(self) -> Array:
         """Signed root of the statistic for one df, the statistic otherwise, (G,)."""
-        return np.where(np.isnan(self.coef), self.stat, np.sign(self.coef) * np.sqrt(self.stat))
+        stat = self.stat / self.factor
+        return np.where(np.isnan(self.coef), stat, np.sign(self.coef) * np.sqrt(stat))
 
 
-def likelihood_ratio(full: Fit, null: Fit, hypothesis: Hypothesis, corr_method: str) -> Test:
-    """Likelihood-ratio test of the full against the null model by the chi-square distribution.
+def likelihood_ratio(full: Fit, null: Fit, hypothesis: Hypothesis, factor: Array | None = None) -> Test:
+    """Likelihood-ratio test of the full against the null model, the ratio divided by its calibration factor.
 
     Both fits must be by maximum likelihood: restricted likelihoods of models with different fixed effects are of
     different data.
     """
     # The null model is inside the full one, so a negative ratio is rounding.
     ratio = np.where(full.usable & null.usable, np.maximum(null.deviance - full.deviance, 0.0), np.nan)
-    log_p = chi2_logsf(ratio, hypothesis.df)
+    factor = np.ones(ratio.size) if factor is None else factor
     coef, se = contrast(full, hypothesis)
     return Test(
         name=hypothesis.name,
+        method="lrt",
         coef=coef,
         se=se,
         stat=ratio,
         df=np.where(np.isnan(ratio), np.nan, float(hypothesis.df)),
-        pval=np.exp(log_p),
-        log10_pval=log_p / np.log(10),
-        pval_adj=adjust(np.exp(log_p), corr_method),
+        log_pval=chi2_logsf(ratio / factor, hypothesis.df),
+        log_pval_chi2=chi2_logsf(ratio, hypothesis.df),
+        factor=factor,
         loglik_null=np.where(np.isnan(ratio), np.nan, null.loglik),
-        kind="chi2",
     )
+
+
+def f_test(
+    stats: SufficientStatistics, objective: Profile, fit: Fit, hypothesis: Hypothesis, method: str, *, moderate: bool
+) -> Test:
+    """t (one df) or F test of REML estimates.
+
+    Parameters
+    ----------
+    stats, objective, fit
+        Statistics, restricted deviance and REML fit of the full model.
+    hypothesis
+        What is tested.
+    method
+        How the denominator degrees of freedom are found; "wald" takes them as infinite.
+    moderate
+        Squeeze the variance of the contrast across genes.
+    """
+    result = _with_df(stats, objective, fit, hypothesis, method)
+    if moderate:
+        result = _moderated(result, stats)
+    q = hypothesis.df
+    coef, _ = contrast(fit, hypothesis)
+    log_p = f_logsf(result.F, q, result.df)
+    return Test(
+        name=hypothesis.name,
+        method=method,
+        coef=coef,
+        se=np.sqrt(result.vcov[:, 0, 0]) if q == 1 else np.full(coef.shape, np.nan),
+        stat=result.F,
+        df=result.df,
+        log_pval=log_p,
+        log_pval_chi2=chi2_logsf(result.F * q, q),
+        factor=np.ones(coef.size),
+        loglik_null=np.full(coef.size, np.nan),
+    )
+
+
+def _with_df(stats: SufficientStatistics, objective: Profile, fit: Fit, hypothesis: Hypothesis, method: str) -> FTest:
+    L = hypothesis.L
+    if method == "between-within":
+        return between_within(stats, fit, L)
+    if method == "satterthwaite":
+        return satterthwaite(stats, objective, fit, L)
+    if method == "kenward-roger":
+        return kenward_roger(stats, objective, fit, L)
+    return wald(fit, L, np.full(fit.rho.size, np.inf))
+
+
+def _moderated(result: FTest, stats: SufficientStatistics) -> FTest:
+    """Squeeze the scale of the covariance of L beta: its variance for one df, the q-th root of its determinant."""
+    q = result.vcov.shape[1]
+    sign, log_det = np.linalg.slogdet(np.where(np.isfinite(result.vcov), result.vcov, np.eye(q)))
+    scale = np.where((sign > 0) & np.isfinite(result.F), np.exp(log_det / q), np.nan)
+    prior = squeeze(scale, result.df, stats.mean)
+    ratio = prior.variance / scale
+    return FTest(result.F / ratio, prior.df, result.vcov * ratio[:, None, None])
 
 
 def contrast(fit: Fit, hypothesis: Hypothesis) -> tuple[Array, Array]:
@@ -75,19 +144,17 @@ def contrast(fit: Fit, hypothesis: Hypothesis) -> tuple[Array, Array]:
     return fit.beta @ L, np.sqrt(np.einsum("i,gij,j->g", L, fit.vcov, L))
 
 
-def chi2_logsf(x: Array, df: int) -> Array:
-    """Log upper tail of the chi-square distribution for whole df, exact where the tail underflows.
+def t_interval(test: Test, conf_level: float) -> tuple[Array, Array]:
+    """Confidence limits coef -+ t se, each (G,)."""
+    width = distributions.t.ppf((1 + conf_level) / 2, test.df) * test.se
+    return test.coef - width, test.coef + width
 
-    Q(x; k) = Q(x; k-2) + (x/2)^(k/2-1) e^(-x/2) / Gamma(k/2), a sum of positive terms (Abramowitz & Stegun 26.4.8)
-    that starts from 2 Phi(-sqrt(x)) for odd and e^(-x/2) for even k.
-    """
-    x = np.asarray(x, dtype=np.float64)
-    log_q = np.log(2) + stats.norm.logsf(np.sqrt(x)) if df % 2 else -x / 2
-    with np.errstate(divide="ignore"):
-        log_half = np.log(x / 2)
-    for k in range(3 if df % 2 else 4, df + 1, 2):
-        log_q = np.logaddexp(log_q, (k / 2 - 1) * log_half - x / 2 - special.gammaln(k / 2))
-    return log_q
+
+def unusable_as_nan(test: Test, fit: Fit) -> Test:
+    """Blank the genes whose fit is not a maximum."""
+    names = ("coef", "se", "stat", "df", "log_pval", "log_pval_chi2", "loglik_null")
+    blanked: dict[str, Any] = {name: np.where(fit.usable, getattr(test, name), np.nan) for name in names}
+    return replace(test, **blanked)
 
 
 def adjust(pval: Array, corr_method: str) -> Array:
@@ -99,8 +166,27 @@ def adjust(pval: Array, corr_method: str) -> Array:
     return adjusted
 
 
-def check_correction(corr_method: str) -> None:
-    """Refuse an unknown way to adjust."""
+def check_choices(method: str, corr_method: str, *, moderate: bool, reml: bool | None = None) -> None:
+    """Refuse choices that do not exist or do not go together."""
+    if method not in METHODS:
+        msg = f"method={method!r} is unknown. {alternatives(str(method), METHODS)}"
+        raise ValueError(msg)
     if corr_method not in CORRECTIONS:
         msg = f"corr_method={corr_method!r} is unknown. {alternatives(str(corr_method), CORRECTIONS)}"
+        raise ValueError(msg)
+    if method == "lrt" and reml:
+        msg = (
+            "method='lrt' needs maximum likelihood: the restricted likelihoods of models with different fixed effects "
+            "are of different data and cannot be compared. Leave reml out, or use method='satterthwaite', "
+            "'kenward-roger' or 'between-within', which use REML."
+        )
+        raise ValueError(msg)
+    if method != "lrt" and reml is False:
+        msg = (
+            f"method={method!r} needs REML: maximum likelihood underestimates the variance between donors by the "
+            f"degrees of freedom of the fixed effects. Leave reml out, or use method='lrt'."
+        )
+        raise ValueError(msg)
+    if method == "lrt" and moderate:
+        msg = "moderate=True squeezes the variance behind a t or F. Use it with method='between-within' or another."
         raise ValueError(msg)

@@ -62,7 +62,8 @@ class SufficientStatistics:
     @property
     def total_ss(self) -> Array:
         """Sum of squares about the gene's mean, (G,)."""
-        return np.maximum(self.yty - self.ZtY.sum(axis=0) ** 2 / self.n_cells, 0.0)
+        with np.errstate(invalid="ignore"):  # genes with infinite entries, which the caller refuses
+            return np.maximum(self.yty - self.ZtY.sum(axis=0) ** 2 / self.n_cells, 0.0)
 
     def genes(self, index: slice | NDArray[Any]) -> SufficientStatistics:
         """Statistics of some of the genes."""
@@ -76,7 +77,7 @@ class SufficientStatistics:
         """
         ones = None if self.ones is None else np.linalg.lstsq(span, self.ones, rcond=None)[0]
         stats = self
-        if ones is None or not np.allclose(span @ ones, self.ones, atol=1e-9):
+        if self.ones is None or ones is None or not np.allclose(span @ ones, self.ones, atol=1e-9):
             # The restricted model cannot absorb a constant, so the shift has to be undone.
             stats, ones = self.with_shift(np.zeros(self.n_genes)), None
         return replace(
@@ -144,7 +145,7 @@ def sufficient_statistics(
     cells = Cells(rows[order].astype(np.int64), level.codes[order], C, len(level.levels))
 
     def read(columns: NDArray[np.int64], shift: Array) -> SufficientStatistics:
-        with _bar(show_progress) as bar:
+        with _bar(show_progress=show_progress) as bar:
             sums = visit(matrix, cells, Genes(columns.astype(np.int64), shift), bar.update)
         return SufficientStatistics(
             sizes=level.sizes,
@@ -166,14 +167,10 @@ def sufficient_statistics(
 
 def _standardising_basis(design: Design) -> tuple[Array, Array | None]:
     """Transform (p, p) to columns of unit length per cell, centred if X can give a constant, and how it gives it."""
-    X, n = design.X, design.n_cells
-    ones = np.linalg.lstsq(X.T @ X, X.sum(axis=0), rcond=None)[0]
-    scale = np.sqrt(np.einsum("ij,ij->j", X, X) / n)
-    basis = np.diag(1 / scale)
-    if not np.allclose(X @ ones, 1.0, atol=1e-8):
-        return basis, None
+    X = design.X
     if "Intercept" not in design.coef_names:
-        return basis, scale * ones
+        length = np.sqrt((X**2).mean(axis=0))
+        return np.diag(1 / length), None if design.constant is None else length * design.constant
     intercept = design.coef_names.index("Intercept")
     mean, spread = X.mean(axis=0), X.std(axis=0)
     spread[intercept], mean[intercept] = 1.0, 0.0
@@ -198,7 +195,9 @@ def _far_from_zero(stats: SufficientStatistics) -> NDArray[np.int64]:
     """Genes that every cell expresses at nearly the same level: only they can be shifted, and only they need it."""
     everywhere = stats.nonzero == stats.n_cells
     variance = stats.total_ss / stats.n_cells
-    far = everywhere & (stats.mean**2 > _SHIFT_RATIO * variance) if stats.ones is not None else np.zeros_like(everywhere)
+    far = (
+        everywhere & (stats.mean**2 > _SHIFT_RATIO * variance) if stats.ones is not None else np.zeros_like(everywhere)
+    )
     return np.flatnonzero(far)
 
 
@@ -212,7 +211,7 @@ def _replace_genes(
     return stats
 
 
-def _bar(show_progress: bool | None) -> tqdm:
+def _bar(*, show_progress: bool | None) -> tqdm:
     form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
     delay = 0 if show_progress else 1
     return tqdm(total=1.0, desc="reading", bar_format=form, delay=delay, disable=show_progress is False, leave=False)

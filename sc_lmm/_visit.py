@@ -74,23 +74,58 @@ class Sums(NamedTuple):
         )
 
 
+_SUPPORTED = (
+    "Supported: numpy arrays, scipy CSR and CSC, and on-disk or lazy (dask) versions of these, of real numbers. "
+    "Convert other sparse formats with .tocsr()."
+)
+_CORRUPT = "The sparse matrix has an index outside its shape: it is corrupt. Rebuild or reload it."
+
+
 class _Untidy(Exception):  # control flow, never seen by a user
     """Entries of one row or column are not in strictly ascending order, so that some may be stored twice."""
 
 
-@singledispatch
+def check_matrix(matrix: Any) -> None:
+    """Refuse what cannot be read, before anything is."""
+    dtype = getattr(matrix, "dtype", None)
+    readable = hasattr(matrix, "shape") and hasattr(matrix, "__getitem__") and not isinstance(matrix, np.ma.MaskedArray)
+    if not readable or (sparse.issparse(matrix) and matrix.format not in ("csr", "csc")):
+        msg = f"The matrix is a {type(matrix).__name__}, which cannot be read. {_SUPPORTED}"
+        raise TypeError(msg)
+    if dtype is None or np.dtype(dtype).kind not in "biuf":
+        msg = f"The matrix holds values of type {dtype}, which are not real numbers. {_SUPPORTED}"
+        raise TypeError(msg)
+
+
 def visit(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
     """Add up the entries of `matrix`; `advance` is told the share of the work that is done."""
-    blocks = row_blocks(matrix)
+    check_matrix(matrix)
+    in_memory = isinstance(matrix, np.ndarray) or sparse.issparse(matrix)
+    read = _visit_memory if in_memory and _is_compiled(matrix.dtype) else _visit_blocks
+    return read(matrix, cells, genes, advance)
+
+
+def _is_compiled(dtype: np.dtype) -> bool:
+    """Whether the kernels take the type of number as it is; others are converted a block of rows at a time."""
+    return dtype.isnative and dtype.itemsize <= 8 and dtype != np.float16
+
+
+def _visit_blocks(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
     sums = Sums.zeros(cells, genes)
-    for start, block in blocks:
-        part = visit(block, cells.within(start, start + block.shape[0]), genes, _ignore)
-        sums = sums.plus(part)
+    for start, block in row_blocks(matrix):
+        known = block if _is_compiled(block.dtype) else block.astype(np.float64)
+        sums = sums.plus(_visit_memory(known, cells.within(start, start + block.shape[0]), genes, _ignore))
         advance(block.shape[0] / matrix.shape[0])
     return sums
 
 
-@visit.register(np.ndarray)
+@singledispatch
+def _visit_memory(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
+    msg = f"A block of the matrix is a {type(matrix).__name__}, which cannot be read. {_SUPPORTED}"
+    raise TypeError(msg)
+
+
+@_visit_memory.register(np.ndarray)
 def _visit_dense(matrix: np.ndarray, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
     sums = Sums.zeros(cells, genes)
     by_column = matrix.flags.f_contiguous and not matrix.flags.c_contiguous
@@ -104,8 +139,8 @@ def _visit_dense(matrix: np.ndarray, cells: Cells, genes: Genes, advance: Callab
     return sums
 
 
-@visit.register(sparse.csc_matrix)
-@visit.register(sparse.csc_array)
+@_visit_memory.register(sparse.csc_matrix)
+@_visit_memory.register(sparse.csc_array)
 def _visit_csc(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
     _check_pointers(matrix)
     sums = Sums.zeros(cells, genes)
@@ -126,8 +161,8 @@ def _visit_csc(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
     return sums
 
 
-@visit.register(sparse.csr_matrix)
-@visit.register(sparse.csr_array)
+@_visit_memory.register(sparse.csr_matrix)
+@_visit_memory.register(sparse.csr_array)
 def _visit_csr(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
     _check_pointers(matrix)
     n_genes = genes.columns.size
@@ -175,11 +210,13 @@ def row_blocks(matrix: Any) -> Iterator[tuple[int, Any]]:
 
 def _visit_tidied(matrix: Any, cells: Cells, genes: Genes) -> Sums:
     """Visit blocks of rows whose entries were sorted and duplicates summed, leaving the matrix as it is."""
+    if matrix.indices.min() < 0 or matrix.indices.max() >= matrix.shape[0 if matrix.format == "csc" else 1]:
+        raise ValueError(_CORRUPT)  # scipy would not notice
     sums = Sums.zeros(cells, genes)
     for start, block in row_blocks(matrix):
-        tidy = block.tocsr().copy() if block is matrix else sparse.csr_array(block)
+        tidy = sparse.csr_array(block, copy=True)
         tidy.sum_duplicates()
-        sums = sums.plus(visit(tidy, cells.within(start, start + tidy.shape[0]), genes, _ignore))
+        sums = sums.plus(_visit_memory(tidy, cells.within(start, start + tidy.shape[0]), genes, _ignore))
     return sums
 
 
@@ -187,8 +224,7 @@ def _run(task: Callable[[int, int], int], cuts: Sequence[tuple[int, int]], advan
     with ThreadPoolExecutor(numba.get_num_threads()) as pool:
         for outcome in pool.map(lambda cut: task(*cut), cuts):
             if outcome == _kernels.OUT_OF_RANGE:
-                msg = "The sparse matrix has an index outside its shape: it is corrupt. Rebuild or reload it."
-                raise ValueError(msg)
+                raise ValueError(_CORRUPT)
             if outcome == _kernels.UNTIDY:
                 raise _Untidy
             advance(1 / len(cuts))
@@ -201,7 +237,8 @@ def _even_cuts(size: int) -> list[tuple[int, int]]:
 
 def _check_pointers(matrix: Any) -> None:
     pointers, n_stored = matrix.indptr, min(matrix.indices.size, matrix.data.size)
-    if pointers[0] < 0 or pointers[-1] > n_stored or (np.diff(pointers) < 0).any():
+    major = matrix.shape[1 if matrix.format == "csc" else 0]
+    if pointers.size != major + 1 or pointers[0] < 0 or pointers[-1] > n_stored or (np.diff(pointers) < 0).any():
         msg = "The sparse matrix has row pointers that decrease or point past its data: it is corrupt. Reload it."
         raise ValueError(msg)
 

@@ -1,0 +1,39 @@
+"""Statistics of the cohort in which the donors' values of a term were dealt out anew. No cell is visited.
+
+A column that is constant within levels enters the statistics through its level means alone: Z'X and X'X are sums over
+levels and X'y = (level means)' Z'y.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ._deviance import within_products
+from ._errors import DesignError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ._statistics import SufficientStatistics
+
+
+def check_permutable(stats: SufficientStatistics, columns: slice, term: str) -> None:
+    """Refuse a term that varies within levels: its values belong to cells, not donors."""
+    if np.diag(within_products(stats))[columns].max() > 1e-10 * stats.n_cells:
+        msg = (
+            f"Term {term!r} varies within donors, so its values cannot be dealt out anew to donors. Permute a term "
+            f"that is constant within each donor."
+        )
+        raise DesignError(msg)
+
+
+def permute_levels(stats: SufficientStatistics, columns: slice, order: NDArray[np.int64]) -> SufficientStatistics:
+    """Give level j the values of `columns` that level ``order[j]`` had."""
+    means = stats.ZtX / stats.sizes[:, None]
+    means[:, columns] = means[order, columns]
+    ZtX, XtY = means * stats.sizes[:, None], stats.XtY.copy()
+    XtY[columns] = means[:, columns].T @ stats.ZtY
+    return replace(stats, ZtX=ZtX, XtX=within_products(stats) + means.T @ ZtX, XtY=XtY)

@@ -1,0 +1,98 @@
+"""The random term itself: is its variance zero, and what are its values?
+
+Restricted likelihood-ratio test with its exact null distribution. Under sigma_u = 0 the spectral coordinates are
+standard normals, eta_k^2 ~ chi2(1) and rss_0 ~ chi2(nu), so the distribution depends on the design alone and one
+simulation serves all genes (Crainiceanu & Ruppert 2004, theorem 1). The chi-square mixture that is often used instead
+assumes many donors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats as distributions
+
+from ._deviance import Profile
+from ._fit import minimise_deviance
+from ._tail import chi2_logsf
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ._fit import Fit
+    from ._statistics import SufficientStatistics
+
+    Array = NDArray[np.float64]
+
+_N_DRAWS = 100_000
+_BLOCK = 10_000
+# Beyond this quantile of the simulated distribution its tail is a scaled chi-square.
+_TAIL = 0.99
+
+
+@dataclass(frozen=True)
+class VarianceTest:
+    """Restricted likelihood ratio of the random term for G genes."""
+
+    stat: Array  # (G,)
+    log_pval: Array  # (G,)
+
+
+def variance_test(
+    objective: Profile, fit: Fit, n_cells: int, *, seed: int = 0, n_draws: int = _N_DRAWS
+) -> VarianceTest:
+    """Test sigma_u = 0 for every gene from its restricted deviance `objective` and REML `fit`."""
+    at_zero = objective.deviance(np.zeros(fit.rho.size))
+    ratio = np.where(fit.usable, np.maximum(at_zero - fit.deviance, 0.0), np.nan)
+    return VarianceTest(ratio, _log_tail(ratio, null_distribution(objective, n_cells, seed=seed, n_draws=n_draws)))
+
+
+def null_distribution(objective: Profile, n_cells: int, *, seed: int, n_draws: int = _N_DRAWS) -> Array:
+    """Draws of the restricted likelihood ratio under sigma_u = 0, sorted, (n_draws,)."""
+    rng = np.random.default_rng(seed)
+    model = objective.spectrum
+    parts = []
+    for start in range(0, n_draws, _BLOCK):
+        size = min(_BLOCK, n_draws - start)
+        eta2 = rng.standard_normal((model.d.size, size)) ** 2
+        draw = Profile(model, eta2, rng.chisquare(model.dof - model.d.size, size))
+        parts.append(draw.deviance(np.zeros(size)) - minimise_deviance(draw, n_cells)[1])
+    return np.sort(np.maximum(np.concatenate(parts), 0.0))
+
+
+def _log_tail(ratio: Array, draws: Array) -> Array:
+    """Share of draws at least as large; beyond the 99th percentile a chi-square(1) tail scaled to the draws' own."""
+    share = (draws.size - np.searchsorted(draws, ratio, side="left")) / draws.size
+    edge = float(np.quantile(draws, _TAIL))
+    far = float(np.quantile(draws, 1 - (1 - _TAIL) / 10))
+    # The scale for which the tail falls tenfold from `edge` to `far`, as the draws do.
+    scale = _tail_scale(edge, far)
+    beyond = np.log(1 - _TAIL) + chi2_logsf(ratio / scale, 1) - chi2_logsf(np.array(edge / scale), 1)
+    with np.errstate(divide="ignore"):
+        return np.where(np.isnan(ratio), np.nan, np.where(ratio > edge, beyond, np.log(share)))
+
+
+def _tail_scale(edge: float, far: float) -> float:
+    scales = np.geomspace(0.2, 5, 400)
+    fall = chi2_logsf(far / scales, 1) - chi2_logsf(edge / scales, 1)
+    return float(scales[np.argmin(np.abs(fall + np.log(10)))])
+
+
+def random_effects(stats: SufficientStatistics, fit: Fit) -> tuple[Array, Array]:
+    """Best linear unbiased predictions of the random intercepts and their conditional sd, each (G, q).
+
+    b_j = rho n_j / (1 + rho n_j) (mean of y - X beta in level j), var(b_j | y) = sigma^2 rho / (1 + rho n_j).
+    """
+    n, rho = stats.sizes, fit.rho[:, None]
+    mean_y = (stats.ZtY / n[:, None]).T + stats.shift[:, None]
+    mean_x = np.linalg.solve(stats.basis.T, (stats.ZtX / n[:, None]).T).T
+    residual = mean_y - fit.beta @ mean_x.T
+    return rho * n / (1 + rho * n) * residual, np.sqrt(fit.sigma2[:, None] * rho / (1 + rho * n))
+
+
+def random_effect_interval(effects: Array, sd: Array, conf_level: float) -> tuple[Array, Array]:
+    """Normal limits of the predictions, each (G, q)."""
+    width = distributions.norm.ppf((1 + conf_level) / 2) * sd
+    return effects - width, effects + width

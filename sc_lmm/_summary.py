@@ -1,0 +1,106 @@
+"""What a person reads: the result of a test, and one gene's model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ._fit import STATUS
+
+if TYPE_CHECKING:
+    from ._design import Coding
+    from ._fit import Fit
+
+_SHOWN = 10
+_SHOWN_COLUMNS = ("coef", "se", "ci_low", "ci_high", "scores", "df", "pvals", "pvals_adj", "icc", "status")
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """Tables of one call of ``LmmFit.test``, a row per gene in the order of the matrix."""
+
+    tables: dict[str, pd.DataFrame]  # comparison -> results; the first is the joint test of a factor
+    method: str
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The first comparison."""
+        return next(iter(self.tables.values()))
+
+    def top(self, n: int = _SHOWN, comparison: str | None = None) -> pd.DataFrame:
+        """The genes with the smallest p-values."""
+        table = self.table if comparison is None else self.tables[comparison]
+        return table.sort_values("log10_pvals", kind="stable").head(n)
+
+    def __repr__(self) -> str:
+        """Show the top genes of each comparison."""
+        parts = [f"{self._title(name)}\n{self._view(name).to_string()}" for name in self.tables]
+        return "\n\n".join(parts)
+
+    def _repr_html_(self) -> str:
+        return "".join(f"<p><b>{self._title(name)}</b></p>{self._view(name).to_html()}" for name in self.tables)
+
+    def _title(self, name: str) -> str:
+        found = int((self.tables[name]["pvals_adj"] < 0.05).sum())
+        return f"{name} ({self.method}): {found} of {len(self.tables[name])} genes at an adjusted p-value below 0.05"
+
+    def _view(self, name: str) -> pd.DataFrame:
+        table = self.top(comparison=name)[list(_SHOWN_COLUMNS)]
+        return table.dropna(axis=1, how="all")
+
+
+@dataclass(frozen=True)
+class GeneSummary:
+    """One gene's model in the layout of lme4's ``summary``."""
+
+    gene: str
+    formula: str
+    group: str
+    fixed: pd.DataFrame  # a row per coefficient: estimate, se, t (REML)
+    sd_random: float
+    sd_residual: float
+    icc: float
+    loglik: float  # maximum likelihood
+    loglik_reml: float
+    status: str
+    ranef: pd.DataFrame  # a row per level
+
+    @classmethod
+    def of(cls, gene: str, ml: Fit, reml: Fit, coding: Coding, ranef: pd.DataFrame) -> GeneSummary:
+        """Summary from one-gene fits."""
+        estimates = {"estimate": reml.beta[0], "se": reml.se[0], "t": reml.beta[0] / reml.se[0]}
+        return cls(
+            gene=gene,
+            formula=coding.formula.text,
+            group=coding.group,
+            fixed=pd.DataFrame(estimates, index=list(coding.coef_names)),
+            sd_random=float(reml.sd_random[0]),
+            sd_residual=float(np.sqrt(reml.sigma2[0])),
+            icc=float(reml.icc[0]),
+            loglik=float(ml.loglik[0]),
+            loglik_reml=float(reml.loglik[0]),
+            status=STATUS[int(reml.status[0])],
+            ranef=ranef,
+        )
+
+    def __repr__(self) -> str:
+        """Print as lme4 does."""
+        effects = self.ranef["effect"]
+        return (
+            f"{self.gene}: {self.formula}\n"
+            f"log-likelihood {self.loglik:.4f} (ML), {self.loglik_reml:.4f} (REML); status {self.status}\n\n"
+            f"Random effects (REML)\n"
+            f"  {self.group:<24} sd {self.sd_random:.5g}\n"
+            f"  {'residual':<24} sd {self.sd_residual:.5g}\n"
+            f"  share between {self.group} (ICC) {self.icc:.3g}\n\n"
+            f"Fixed effects (REML)\n{self.fixed.to_string(float_format='{:.5g}'.format)}\n\n"
+            f"{len(effects)} {self.group}, effects from {effects.min():.4g} ({effects.idxmin()}) "
+            f"to {effects.max():.4g} ({effects.idxmax()})"
+        )
+
+    def _repr_html_(self) -> str:
+        head, *_ = repr(self).split("Fixed effects")
+        return f"<pre>{head}</pre>{self.fixed.to_html(float_format='{:.5g}'.format)}{self.ranef.to_html()}"

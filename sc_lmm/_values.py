@@ -1,0 +1,38 @@
+"""What kind of numbers a matrix holds, found without reading more of it than the answer needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from ._visit import row_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+_BLOCK = 1 << 20
+
+
+def looks_like_counts(matrix: Any) -> bool:
+    """Whether all stored values are whole and not negative; stops at the first block of entries that are not."""
+    with np.errstate(invalid="ignore"):
+        return all(bool((block >= 0).all() and (block % 1 == 0).all()) for block in _value_blocks(matrix))
+
+
+def has_negative(matrix: Any) -> bool:
+    """Whether a stored value is negative."""
+    return any(bool((block < 0).any()) for block in _value_blocks(matrix))
+
+
+def _value_blocks(matrix: Any) -> Iterator[NDArray[Any]]:
+    """Stored values in pieces; of a matrix that is on disk or lazy, the first block of rows."""
+    if not isinstance(matrix, np.ndarray) and not sparse.issparse(matrix):
+        _, matrix = next(row_blocks(matrix))
+    values = matrix.data if sparse.issparse(matrix) else matrix
+    step = _BLOCK if values.ndim == 1 else max(1, _BLOCK // values.shape[1])
+    for start in range(0, values.shape[0], step):
+        yield values[start : start + step]

@@ -1,0 +1,75 @@
+"""The random intercepts of a gene."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._anndata import DEFAULT_KEY, read_entry
+from .._docs import doc_params
+from .._fitted import LmmFit
+from ..tl import lmm_fit
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+
+@doc_params
+def ranef_df(adata: AnnData | LmmFit, gene: str, *, key: str = DEFAULT_KEY, conf_level: float = 0.95) -> pd.DataFrame:
+    r"""Predicted random intercepts of one gene: how far each donor is from what the fixed effects expect.
+
+    .. math:: \hat b_j = \frac{\rho n_j}{1 + \rho n_j} (\bar y_j - \bar x_j' \hat\beta),
+              \quad \mathrm{var}(b_j | y) = \frac{\sigma^2 \rho}{1 + \rho n_j}
+
+    Where :math:`\rho = \sigma_u^2/\sigma^2` and :math:`\beta` are REML estimates, :math:`n_j` the cells of donor
+    :math:`j` and :math:`\bar y_j, \bar x_j` its means. The first factor shrinks: a donor with few cells is drawn to 0.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with a run of :func:`sc_lmm.tl.lmm_de`, of which this gene is read again, or a fitted object
+        from :func:`sc_lmm.tl.lmm_fit`.
+    gene
+        Name of the gene.
+    {key}
+    conf_level
+        Level of the normal limits ``ci_low`` and ``ci_high``.
+
+    Returns
+    -------
+    Table with a row per donor: ``effect``, its conditional standard deviation ``sd``, ``ci_low``, ``ci_high``, and
+    ``n_cells``.
+
+    Raises
+    ------
+    KeyError
+        If the run or the gene does not exist.
+
+    References
+    ----------
+    Robinson (1991). That BLUP is a good thing. Stat. Sci. 6(1), 15-32.
+
+    Examples
+    --------
+    >>> import sc_lmm as sl
+    >>> adata = sl.datasets.brain_cohort(n_donors=8, n_cells=800, n_genes=50)
+    >>> sl.tl.lmm_de(adata, "~ diagnosis + (1 | sample_id)", test="diagnosis")
+    >>> sl.get.ranef_df(adata, adata.var_names[0]).shape
+    (8, 5)
+    """
+    if isinstance(adata, LmmFit):
+        return adata.ranef(gene, conf_level=conf_level)
+    params = read_entry(adata, key)["params"]
+    wanted = adata.var_names == gene
+    if not wanted.any():
+        msg = f"gene {gene!r} is not in adata.var_names."
+        raise KeyError(msg)
+    fit = lmm_fit(
+        adata,
+        str(params["formula"]),
+        layer=params.get("layer"),
+        use_raw=bool(params["use_raw"]),
+        mask_var=wanted,
+        show_progress=False,
+    )
+    return fit.ranef(gene, conf_level=conf_level)
