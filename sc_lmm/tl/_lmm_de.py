@@ -2,42 +2,48 @@
 
 from __future__ import annotations
 
-import warnings
+import json
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 
-from .._anndata import DEFAULT_KEY, Expression, has_negative, looks_like_counts, read_expression, write_results
-from .._design import Design, build_design, check_full_rank
+from .._anndata import DEFAULT_KEY, check_key, read_expression, write_results
+from .._audit import audit
 from .._docs import doc_params
-from .._errors import DesignError, LmmWarning, alternatives, listing
-from .._fit import STATUS, Fit, fit_models
-from .._formula import parse_formula
-from .._hypothesis import Hypothesis, find_term, null_model, term_hypotheses
-from .._inference import Test, check_correction, likelihood_ratio
-from .._statistics import SufficientStatistics, sufficient_statistics
+from .._errors import DesignError, listing, warn
+from .._fit import STATUS
+from .._hypothesis import TestSpec, tested_column
+from .._inference import check_choices
+from ._lmm_fit import design_of, read_and_fit
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
 
-_METHODS = ("lrt",)
+    from .._design import Design
+    from .._fitted import LmmFit
+    from .._report import DesignReport
 
 
 @doc_params
-def lmm_de(
+def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test` is keyword-only
     adata: AnnData,
     formula: str,
-    test: str,
+    test: TestSpec,
     *,
-    reference: str | None = None,
+    reference: str | dict[str, str] | None = None,
     layer: str | None = None,
     use_raw: bool = False,
     mask_var: NDArray[np.bool_] | str | None = None,
-    method: Literal["lrt"] = "lrt",
+    method: Literal["lrt", "between-within", "satterthwaite", "kenward-roger", "wald"] = "lrt",
+    calibrate: bool = True,
+    moderate: bool = False,
+    reml: bool | None = None,
+    conf_level: float = 0.95,
     corr_method: Literal["benjamini-hochberg", "bonferroni"] = "benjamini-hochberg",
+    seed: int = 0,
     n_jobs: int | None = None,
     key_added: str = DEFAULT_KEY,
     copy: bool = False,
@@ -53,25 +59,41 @@ def lmm_de(
     Where :math:`y` is a gene's expression in the :math:`n` cells, :math:`X` (:math:`n \times p`) the fixed effects of
     the formula, :math:`Z` (:math:`n \times q`) the donor of each cell, and :math:`\beta, \sigma_u^2, \sigma^2` the
     maximum-likelihood estimates. The test compares twice the log-likelihood with that of the model without the tested
-    term, as ``anova`` of two ``lme4::lmer(REML = FALSE)`` fits does [1]_.
+    term, as ``anova`` of two ``lme4::lmer(REML = FALSE)`` fits does [1]_, and calibrates it for the number of donors.
 
     Parameters
     ----------
     {adata}
     {formula}
     test
-        Fixed-effect term of the formula to test, e.g. ``"diagnosis"``. A factor with more than two levels is tested
-        jointly first and then level by level.
+        What to test: a fixed-effect term, e.g. ``"diagnosis"`` (a factor with more than two levels is tested jointly
+        first and then level by level); a list of terms (jointly); a contrast of conditions,
+        ``"cond(diagnosis='AD') - cond(diagnosis='PD')"``, where columns that are not named are at their reference or
+        0; a dict of named contrasts (several comparisons from one fit); or the random term, ``"(1 | sample_id)"``.
     reference
-        Level of the tested factor that the others are compared with. By default its first category.
+        Level of the tested factor that the others are compared with, or a dict from factors to levels. By default the
+        first category.
     {layer}
     {use_raw}
-    mask_var
-        Genes to test: a boolean per gene or the name of a boolean column of ``adata.var``. By default all.
+    {mask_var}
     method
-        ``"lrt"``: likelihood-ratio test of two maximum-likelihood fits.
+        ``"lrt"``: likelihood-ratio test of two maximum-likelihood fits. The others are t or F tests of REML estimates
+        and differ in the denominator degrees of freedom: ``"between-within"`` (donors less donor-level coefficients),
+        ``"satterthwaite"`` [2]_, ``"kenward-roger"`` (with its adjusted standard error [3]_), ``"wald"`` (infinite).
+    calibrate
+        Divide the ratio by its expectation under the null hypothesis for this design and the gene's rho, which a
+        chi-square takes to be 1. With few donors it is larger and uncalibrated p-values are too small.
+    moderate
+        For t and F: squeeze the variance of the contrast across genes (limma's empirical Bayes [4]_).
+    reml
+        Restricted likelihood or not. ``None`` follows the method: ``"lrt"`` needs maximum likelihood, t and F tests
+        need REML, and asking for the other is an error that says why.
+    conf_level
+        Level of ``ci_low`` and ``ci_high``: profile likelihood for ``"lrt"``, t otherwise.
     corr_method
         How p-values are adjusted for the number of genes tested.
+    seed
+        Of the simulation behind calibration and the test of the random term.
     {n_jobs}
     key_added
         Where results are stored.
@@ -86,13 +108,14 @@ def lmm_de(
 
     ``adata.varm[key_added]``
         Table of the first comparison (the joint test of a factor with more than two levels, else the only one), a row
-        per gene: ``coef`` and ``se`` in units of the matrix, ``logfoldchanges`` (log2; only where ``sc.pp.log1p`` has
-        declared the logarithm, else NaN), ``scores`` (signed root of the statistic for one degree of freedom, the
-        statistic for several), ``df``, ``pvals``, ``pvals_adj``, ``log10_pvals`` (exact where ``pvals`` underflows),
-        ``lrt``, ``pvals_chi2``, ``sd_<group>`` (standard deviation between donors), ``sd_residual``, ``icc``
-        (share of the variance that is between donors), ``loglik``, ``loglik_null``, ``pct_expressed`` (share of cells
-        in which the gene is not zero) and ``status``.
-    ``adata.varm[f"{key_added}_{level}"]``
+        per gene: ``coef`` and ``se`` in units of the matrix, ``ci_low`` and ``ci_high``, ``logfoldchanges`` (log2; only
+        where ``sc.pp.log1p`` has declared the logarithm, else NaN), ``scores`` (signed root of the statistic for one
+        degree of freedom, the statistic for several), ``df``, ``pvals``, ``pvals_adj``, ``log10_pvals`` (exact where
+        ``pvals`` underflows), ``lrt`` (the ratio before calibration), ``pvals_chi2`` (what lme4 prints),
+        ``calibration`` (what the ratio was divided by), ``sd_<group>`` (standard deviation between donors),
+        ``sd_residual``, ``icc`` (share of the variance that is between donors), ``loglik``, ``loglik_null``,
+        ``pct_expressed`` (share of cells in which the gene is not zero) and ``status``.
+    ``adata.varm[f"{key_added}_{comparison}"]``
         The same for each further comparison.
     ``adata.uns[key_added]``
         scanpy's structure (``names``, ``scores``, ``pvals``, ``pvals_adj``, ``logfoldchanges``, ``params``), which
@@ -111,7 +134,7 @@ def lmm_de(
     Warns
     -----
     LmmWarning
-        Once per call: for raw counts, negative values, or genes that could not be fitted.
+        Once per call each: for raw counts, negative values, few donors, and genes that could not be fitted.
 
     Notes
     -----
@@ -129,6 +152,9 @@ def lmm_de(
     ----------
     .. [1] Bates, Maechler, Bolker, Walker (2015). Fitting linear mixed-effects models using lme4.
        J. Stat. Softw. 67(1).
+    .. [2] Kuznetsova, Brockhoff, Christensen (2017). lmerTest package. J. Stat. Softw. 82(13).
+    .. [3] Kenward, Roger (1997). Small sample inference for fixed effects from REML. Biometrics 53, 983-997.
+    .. [4] Smyth (2004). Linear models and empirical Bayes methods. Stat. Appl. Genet. Mol. Biol. 3(1).
 
     Examples
     --------
@@ -137,170 +163,73 @@ def lmm_de(
     >>> sl.tl.lmm_de(adata, "~ sequencing_saturation + diagnosis + (1 | sample_id)", test="diagnosis")
     >>> table = sl.get.lmm_de_df(adata)
     >>> table.columns[:4].tolist()
-    ['names', 'coef', 'se', 'logfoldchanges']
+    ['names', 'coef', 'se', 'ci_low']
     """
-    _check_method(method)
-    check_correction(corr_method)
+    check_choices(method, corr_method, moderate=moderate, reml=reml)
+    check_key(key_added)
     source = read_expression(adata, layer=layer, use_raw=use_raw, mask_var=mask_var)
-    design = _design_for_test(formula, test, reference, adata.obs)
-    hypotheses = term_hypotheses(design, test)
-    log_base = _check_values(source)
+    design = design_of(formula, adata.obs, _reference_levels(reference, test))
+    report = _checked_report(design, test, adata.obs)
 
-    stats = _read(source, design, show_progress)
-    full, *nulls = _fit(stats, design, hypotheses, n_jobs, show_progress)
-    tests = [likelihood_ratio(full, null, h, corr_method) for h, null in zip(hypotheses, nulls, strict=True)]
-    tables = {t.name: _table(t, full, stats, design, log_base) for t in tests}
+    fit = read_and_fit(source, design, n_jobs=n_jobs, show_progress=show_progress)
+    choices: dict[str, Any] = {"method": method, "conf_level": conf_level, "corr_method": corr_method, "seed": seed}
+    result = fit.test(test, calibrate=calibrate, moderate=moderate, **choices)
 
-    _warn_of_failures(full, source)
-    params = {"reference": reference, "method": method, "use_raw": use_raw, "layer": layer, "corr_method": corr_method}
+    _warn_of_failures(fit, np.asarray(result.table["status"].cat.codes))
+    choices |= {"calibrate": calibrate and method == "lrt", "moderate": moderate, "use_raw": use_raw, "layer": layer}
     adata = adata.copy() if copy else adata
-    write_results(adata, key_added, tables, _describe(design, test, full, params, log_base), source.tested)
+    described = {"params": _params(fit, test, choices), "design": report.to_uns(), **_describe(fit, result.table)}
+    write_results(adata, key_added, result.tables, described, source.tested)
     return adata if copy else None
 
 
-def _check_method(method: str) -> None:
-    if method not in _METHODS:
-        msg = f"method={method!r} is unknown. {alternatives(str(method), _METHODS)}"
-        raise ValueError(msg)
-
-
-def _design_for_test(formula: str, test: str, reference: str | None, obs: pd.DataFrame) -> Design:
-    """Build the design with the tested factor's reference first, refusing what cannot be tested."""
-    factor = None
-    if reference is not None:
-        factor = str(test).strip().strip("`")
-        parsed = parse_formula(formula)
-        if factor in obs and factor in parsed.variables and pd.api.types.is_numeric_dtype(obs[factor].dtype):
-            msg = f"reference={reference!r} needs a factor, and {factor!r} is numeric. Leave reference out."
-            raise DesignError(msg)
-        if factor not in parsed.variables:
-            factor = None
-    design = build_design(formula, obs, factor=factor, reference=reference)
-    term = find_term(design, test)
-    if reference is not None and factor is None:
-        msg = f"reference={reference!r} needs test to be one factor of the formula, and {term!r} is not a plain column."
-        raise DesignError(msg)
-    check_full_rank(design, design.terms[term])
-    return design
-
-
-def _check_values(source: Expression) -> float | None:
-    """Warn of a matrix that is not on a log scale; the base of its logarithm if it is declared and possible."""
-    if looks_like_counts(source.matrix):
-        warnings.warn(
-            "The matrix seems to hold raw counts (whole numbers, none negative). The model is for log-normalised "
-            "expression: run sc.pp.normalize_total and sc.pp.log1p first, or name the layer that holds it.",
-            LmmWarning,
-            stacklevel=3,
-        )
-        return None
-    if has_negative(source.matrix):
-        warnings.warn(
-            "The matrix has negative values (scaled or corrected expression?). Coefficients are in its units and "
-            "logfoldchanges are NaN. Test log-normalised expression to get fold changes.",
-            LmmWarning,
-            stacklevel=3,
-        )
-        return None
-    return source.log_base
-
-
-def _read(source: Expression, design: Design, show_progress: bool | None) -> SufficientStatistics:
-    rows = source.rows[design.kept]
-    stats = sufficient_statistics(
-        source.matrix, design, rows=rows, columns=source.columns, show_progress=show_progress
-    )
-    bad = ~np.isfinite(stats.yty)
-    if bad.any():
+def _reference_levels(reference: str | dict[str, str] | None, test: TestSpec) -> dict[str, str]:
+    if reference is None or isinstance(reference, dict):
+        return reference or {}
+    if not isinstance(test, str):
         msg = (
-            f"The matrix has NaN or infinite values in {int(bad.sum())} genes: {listing(source.var_names[bad])}. "
-            f"Replace them, or leave these genes out with mask_var."
+            f"reference={reference!r} needs test to be one factor. Give a dict, for example {{'diagnosis': 'control'}}."
         )
-        raise ValueError(msg)
-    return stats
+        raise DesignError(msg)
+    return {test.strip().strip("`"): reference}
 
 
-def _fit(
-    stats: SufficientStatistics,
-    design: Design,
-    hypotheses: list[Hypothesis],
-    n_jobs: int | None,
-    show_progress: bool | None,
-) -> list[Fit]:
-    models = [stats, *(null_model(stats, h) for h in hypotheses)]
-    return fit_models(models, design.coef_names, n_jobs=n_jobs, show_progress=show_progress)
+def _checked_report(design: Design, test: TestSpec, obs: pd.DataFrame) -> DesignReport:
+    """Refuse, before anything is read, what the design cannot answer; warn once of an arm with few donors."""
+    report = audit(design, test, obs)
+    report.raise_if_refused()
+    few = [verdict.message for verdict in report.verdicts if verdict.code == "few_donors"]
+    if few:
+        warn(" ".join(few))
+    return report
 
 
-def _table(
-    test: Test, full: Fit, stats: SufficientStatistics, design: Design, log_base: float | None
-) -> pd.DataFrame:
-    log2_per_unit = np.nan if log_base is None else np.log2(log_base)
-    tested = np.where(np.isnan(test.stat), np.nan, 1.0)
-    return pd.DataFrame(
-        {
-            "coef": test.coef,
-            "se": test.se,
-            "logfoldchanges": test.coef * log2_per_unit,
-            "scores": test.scores,
-            "df": test.df,
-            "pvals": test.pval,
-            "pvals_adj": test.pval_adj,
-            "log10_pvals": test.log10_pval,
-            "lrt": test.stat,
-            "pvals_chi2": test.pval,
-            f"sd_{design.random.name}": full.sd_random,
-            "sd_residual": np.sqrt(full.sigma2),
-            "icc": full.icc,
-            "loglik": full.loglik * tested,
-            "loglik_null": test.loglik_null,
-            "pct_expressed": stats.nonzero / stats.n_cells,
-            "status": pd.Categorical.from_codes(full.status, list(STATUS)),
-        }
-    )
-
-
-def _warn_of_failures(full: Fit, source: Expression) -> None:
-    failed = full.status > STATUS.index("constant")
+def _warn_of_failures(fit: LmmFit, status: NDArray[Any]) -> None:
+    failed = status > STATUS.index("constant")
     if failed.any():
-        warnings.warn(
+        warn(
             f"{int(failed.sum())} genes could not be fitted and have NaN results (see their status): "
-            f"{listing(source.var_names[failed], 5)}.",
-            LmmWarning,
-            stacklevel=3,
+            f"{listing(fit.var_names[failed], 5)}."
         )
 
 
-def _describe(
-    design: Design, test: str, full: Fit, params: dict[str, Any], log_base: float | None
-) -> dict[str, Any]:
-    """Everything in ``uns`` but the record arrays; only types that h5ad and zarr can hold."""
-    term = find_term(design, test)
-    factor = design.factor_of(term)
-    levels = [] if factor is None else list(design.data[factor].cat.categories)
-    groupby = factor or term.strip("`")
-    counts = np.bincount(full.status, minlength=len(STATUS))
+def _params(fit: LmmFit, test: TestSpec, choices: dict[str, Any]) -> dict[str, Any]:
+    """What scanpy's functions look for, and what was asked; only types that h5ad and zarr can hold."""
+    coding = fit.coding
+    groupby, reference = tested_column(coding, test)
     return {
-        "params": {
-            "groupby": groupby,
-            **params,
-            "reference": levels[0] if levels else "zero slope",
-            "formula": design.formula.text,
-            "test": term,
-            "log_base": log_base,
-        },
-        "coef_names": np.array(design.coef_names, dtype=object),
-        "design": _design_facts(design),
-        "status": {name: int(count) for name, count in zip(STATUS, counts, strict=True)},
-        "versions": {name: version(name) for name in ("sc-lmm", "anndata", "numpy", "scipy")},
+        "groupby": groupby,
+        "reference": reference,
+        **choices,
+        "formula": coding.formula.text,
+        "test": test.strip() if isinstance(test, str) else json.dumps(test),
+        "log_base": fit.log_base,
     }
 
 
-def _design_facts(design: Design) -> dict[str, Any]:
-    sizes = design.random.sizes
+def _describe(fit: LmmFit, table: pd.DataFrame) -> dict[str, Any]:
     return {
-        "group": design.random.name,
-        "n_cells": design.n_cells,
-        "n_cells_dropped": int((~design.kept).sum()),
-        "n_donors": len(design.random.levels),
-        "cells_per_donor": np.array([sizes.min(), np.median(sizes), sizes.max()]),
+        "coef_names": np.array(fit.coding.coef_names, dtype=object),
+        "status": {str(name): int(count) for name, count in table["status"].value_counts(sort=False).items()},
+        "versions": {name: version(name) for name in ("sc-lmm", "anndata", "numpy", "scipy")},
     }

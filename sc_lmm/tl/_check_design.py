@@ -1,0 +1,91 @@
+"""`check_design`: the design report on its own, before any fit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._audit import audit, refused_report
+from .._docs import doc_params
+from .._errors import DesignError
+from ._lmm_de import _reference_levels
+from ._lmm_fit import design_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from .._hypothesis import TestSpec
+    from .._report import DesignReport
+
+
+@doc_params
+def check_design(
+    adata: AnnData,
+    formula: str,
+    test: TestSpec | None = None,
+    *,
+    reference: str | dict[str, str] | None = None,
+) -> DesignReport:
+    r"""Report what a design can answer, and what it cannot and why, before anything is fitted.
+
+    Is diagnosis confounded with the sample? A covariate that is constant within samples is not, under a random
+    intercept: it is judged against the spread between samples. A batch that is constant within each diagnosis is. The
+    report tells such cases apart in words, and computes what the test can find: the information on a coefficient is
+
+    .. math:: \mathrm{var}(\hat\beta) = (X^T V^{-1} X)^{-1}, \quad V = (1 - \rho) I + \rho Z Z^T
+
+    Where :math:`X` are the fixed effects, :math:`Z` the donor of each cell and :math:`\rho` the intraclass correlation
+    (ICC), in units of the standard deviation of a cell.
+
+    Parameters
+    ----------
+    {adata}
+    {formula}
+        In addition, ``within(x)`` is the cell's deviation from its donor's mean of x and ``between(x)`` that mean.
+    test
+        What is to be tested, as in :func:`sc_lmm.tl.lmm_de`, e.g. ``"diagnosis"``. Without it the report has no power
+        and no verdict on the test.
+    reference
+        Level of the tested factor that the others are compared with, or a dict from factors to levels. By default the
+        first category.
+
+    Returns
+    -------
+    Report that ``print`` shows as text and Jupyter as a page, with:
+
+    ``grade``, ``refused``
+        The gravest grade, ``"ok"``, ``"caution"`` or ``"refused"``, and whether :func:`sc_lmm.tl.lmm_de` would raise.
+    ``verdicts``
+        What is right or wrong: ``grade``, a stable ``code``, the ``message``, and the ``advice`` on what to do.
+    ``terms``, ``random``, ``tests`` (``test`` is the first)
+        The facts: where each term varies, its donors and cells per level, its degrees of freedom and exact relations;
+        the sizes of the donors; the design effect and the smallest effect detectable with 80 % power.
+    ``to_dict()``
+        All of it for programs.
+
+    Notes
+    -----
+    A design that is refused is reported with the words of the ``DesignError`` that :func:`sc_lmm.tl.lmm_de` raises.
+
+    Degrees of freedom count donors less the coefficients that differ between donors only, or, for a term with most of
+    its information within donors, cells less donors less the coefficients that differ within donors [1]_.
+
+    References
+    ----------
+    .. [1] Schluchter, Elashoff (1990). Small-sample adjustments to tests with unbalanced repeated measures assuming
+       several covariance structures. J. Stat. Comput. Simul. 37.
+
+    Examples
+    --------
+    >>> import sc_lmm as sl
+    >>> adata = sl.datasets.confounding_example()
+    >>> report = sl.tl.check_design(adata, "~ diagnosis + (1 | sample_id)", test="diagnosis")
+    >>> report.grade, report.test.df
+    ('ok', 22)
+    >>> sl.tl.check_design(adata, "~ sample_id + diagnosis + (1 | sample_id)", test="diagnosis").verdicts[0].code
+    'grouping_fixed'
+    """
+    try:
+        design = design_of(formula, adata.obs, _reference_levels(reference, [] if test is None else test))
+        return audit(design, test, adata.obs)
+    except DesignError as error:
+        return refused_report(formula, error)
