@@ -126,16 +126,15 @@ def test_two_minima_and_the_deeper_one_wins():
 
     sizes = np.array([1e5, 1e5, 1e5, 1.0, 1.0, 1.0])
     s = Spectrum(sizes, np.eye(6), np.zeros((6, 1)), sizes, 200, 0.0)
-    found_two = 0
     rng = np.random.default_rng(0)
-    eta2 = rng.gamma(0.3, 1.0, (6, 400)) * np.array([1e2, 1e2, 1e2, 30, 30, 30])[:, None]
-    objective = Profile(s, eta2, np.full(400, 30.0))
+    eta2 = rng.gamma(0.3, 1.0, (6, 80)) * np.array([1e2, 1e2, 1e2, 30, 30, 30])[:, None]
+    objective = Profile(s, eta2, np.full(80, 30.0))
     rho, deviance, _ = minimise_deviance(objective, int(sizes.sum()))
     grid = np.logspace(-12, 5, 600)
     slope = objective.gradient_on_grid(grid) < 0
     found_two = ((slope[:-1] & ~slope[1:]).sum(axis=0) + ~slope[0] > 1).sum()
-    assert found_two >= 5
-    for g in range(400):
+    assert found_two >= 1
+    for g in range(80):
         one = objective.genes(np.array([g]))
         candidates = [
             minimize_scalar(
