@@ -39,7 +39,7 @@ _MIN_LEVELS, _MIN_CELLS = 3, 10
 
 def neighbour_verdicts(a: Anatomy, tested: Sequence[str], obs: pd.DataFrame) -> list[Verdict]:
     """Cautions about units in `obs` (n_obs, n_annotations) that are not in the formula."""
-    found = []
+    found: list[Verdict] = []
     for name in obs.columns:
         if not _unit(str(name)) or name in a.design.data.columns:
             continue

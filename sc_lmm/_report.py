@@ -93,7 +93,7 @@ class Verdict:
     advice: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DesignReport:
     """What a design can and cannot answer. ``print`` shows it as text, Jupyter as HTML, ``to_dict`` gives the facts."""
 
@@ -145,7 +145,7 @@ class DesignReport:
             "report": json.dumps(self.to_dict()),
         }
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         """Write the report as text of at most 100 columns."""
         return to_text(_page(self))
 

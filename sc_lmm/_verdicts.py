@@ -6,7 +6,7 @@ One generator per question; it yields nothing where the question does not arise.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy import stats
@@ -321,7 +321,7 @@ def _dropped_cells(a: Anatomy, dropped: Mapping[str, int]) -> Iterator[Verdict]:
         return
     lost = [donor for donor in dropped if donor not in a.design.random.levels and donor != "(no value)"]
     share = n / a.design.kept.size
-    grade = "caution" if lost or share > _DROPPED else "ok"
+    grade: Literal["ok", "caution"] = "caution" if lost or share > _DROPPED else "ok"
     donors = ", ".join(f"{donor}: {count:,}" for donor, count in list(dropped.items())[:5])
     rest = f" and {len(dropped) - 5} more" if len(dropped) > 5 else ""
     gone = f" {unit(a.group, len(lost))} lost all cells: {listing(lost, 5)}." if lost else ""

@@ -146,13 +146,13 @@ def _visit_csc(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
     sums = Sums.zeros(cells, genes)
     code_of = np.full(matrix.shape[0], -1, dtype=np.int32)
     code_of[cells.rows] = cells.codes
+    kernel: Any = _kernels.csc_columns
     C_of = np.zeros((matrix.shape[0], cells.C.shape[1]))
     C_of[cells.rows] = cells.C
 
     def task(start: int, stop: int) -> int:
-        stored: tuple[Any, ...] = (matrix.data, matrix.indices, matrix.indptr)
-        inputs = (*stored, genes.columns, code_of, C_of, genes.shift)
-        return _kernels.csc_columns(*inputs, start, stop, *sums)
+        stored = (matrix.data, matrix.indices, matrix.indptr)
+        return kernel(*stored, genes.columns, code_of, C_of, genes.shift, start, stop, *sums)
 
     try:
         _run(task, _even_cuts(genes.columns.size), advance)

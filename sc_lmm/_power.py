@@ -1,0 +1,210 @@
+"""Power of the test of one coefficient: noncentral F for a balanced two-group layout, else simulated statistics.
+
+Everything is in units of the standard deviation of a cell: sigma_u^2 = ICC and sigma^2 = 1 - ICC. In m donors of n
+cells each, in two groups of m_1 and m_2 donors (or paired, half the cells of every donor in each group),
+
+    se^2 = (sigma_u^2 + sigma^2 / n) (1 / m_1 + 1 / m_2)      df = m - 2            between donors
+    se^2 = 4 sigma^2 / (m n)                                  df = m n - m - 1      within donors
+    power = P(F' > F_crit),   F' noncentral F on (1, df) with noncentrality (effect / se)^2
+
+Any other design is simulated without cells: its statistics are drawn (see `_calibration`), shifted by the effect, and
+fitted and tested by the package's own code. A larger cohort repeats the donors of the design.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import special
+
+from ._calibration import calibrate, draw_parts
+from ._deviance import profile, spectrum, within_products
+from ._fit import fit_models
+from ._hypothesis import Hypothesis, null_model
+from ._inference import f_test, likelihood_ratio
+from ._statistics import SufficientStatistics
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from ._calibration import Calibration
+
+    Array = NDArray[np.float64]
+
+_RESAMPLES = 8  # cohorts drawn from the pilot where its donors cannot all be taken equally often
+_MAX_ENTRIES = 2_000_000  # of Z'y held at once
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """The test whose power is simulated, and how."""
+
+    method: str
+    alpha: float
+    n_simulations: int
+    seed: int
+
+
+def balanced_power(
+    effect: ArrayLike, n_donors: ArrayLike, n_cells: ArrayLike, icc: ArrayLike, alpha: float, *, paired: bool
+) -> Array:
+    """Power of the two-sided t test of two groups; the arguments broadcast."""
+    effect, m, n, icc = (np.asarray(x, dtype=np.float64) for x in (effect, n_donors, n_cells, icc))
+    first = np.floor(m / 2)
+    between = (icc + (1 - icc) / n) * (1 / first + 1 / (m - first))
+    variance, df = (4 * (1 - icc) / (m * n), m * n - m - 1) if paired else (between, m - 2)
+    critical = special.stdtrit(df, alpha / 2) ** 2
+    power = 1 - special.ncfdtr(1.0, df, effect**2 / variance, critical)
+    # Beyond the range of ncfdtr the effect is so large that the power is 1.
+    return np.where(np.isnan(power), 1.0, np.clip(power, 0.0, 1.0))
+
+
+def balanced_statistics(n_donors: int, n_cells: int, *, paired: bool) -> tuple[SufficientStatistics, Hypothesis]:
+    """Statistics of the balanced layout with columns (1, group), and the hypothesis that the groups are equal."""
+    share = np.full(n_donors, 0.5) if paired else (np.arange(n_donors) >= n_donors // 2).astype(np.float64)
+    sizes = np.full(n_donors, float(n_cells))
+    n, n_second = sizes.sum(), float(sizes @ share)
+    stats = SufficientStatistics(
+        sizes=sizes,
+        XtX=np.array([[n, n_second], [n_second, n_second]]),
+        ZtX=np.column_stack([sizes, sizes * share]),
+        XtY=np.zeros((2, 1)),
+        ZtY=np.zeros((n_donors, 1)),
+        yty=np.zeros(1),
+        nonzero=np.zeros(1, dtype=np.int64),
+        shift=np.zeros(1),
+        basis=np.eye(2),
+        ones=np.array([1.0, 0.0]),
+    )
+    return stats, Hypothesis("group", np.array([[0.0, 1.0]]))
+
+
+def cohorts(
+    stats: SufficientStatistics, hypothesis: Hypothesis, n_donors: int, n_cells: float | None, seed: int
+) -> list[SufficientStatistics]:
+    """Designs of `n_donors` made of the donors of `stats`, with `n_cells` per donor on average (None: as they are).
+
+    Donors are taken equally often within each group of the tested columns, the groups keeping their shares; where
+    that leaves a remainder, it is drawn at random in several cohorts.
+    """
+    groups = _groups(stats, hypothesis)
+    shares = _apportion(np.bincount(groups), n_donors)
+    even = bool((shares % np.bincount(groups) == 0).all())
+    rng = np.random.default_rng(seed)
+    chosen = [_draw_donors(groups, shares, rng) for _ in range(1 if even else _RESAMPLES)]
+    made = [_rescale(_take(stats, donors), n_cells) for donors in chosen if donors.size == n_donors]
+    return [cohort for cohort in made if _is_full_rank(cohort)]
+
+
+def simulated_power(
+    designs: list[SufficientStatistics], hypothesis: Hypothesis, effects: Array, iccs: Array, how: Simulation
+) -> Array:
+    """Share of genes rejected, (n_iccs, n_effects), by simulation of several designs in equal parts."""
+    n_simulations, seed = how.n_simulations, how.seed
+    parts = [len(part) for part in np.array_split(np.arange(n_simulations), len(designs))]
+    rejected = np.zeros((iccs.size, effects.size))
+    for k, (stats, n_genes) in enumerate(zip(designs, parts, strict=True)):
+        donors, cells = draw_parts(stats, n_genes, np.random.default_rng([seed, k, 1]))
+        table = calibrate(stats, hypothesis, seed=seed) if how.method == "lrt" else None
+        deltas = _shifts(stats, hypothesis, effects)
+        for i, icc in enumerate(iccs):
+            for block in np.array_split(np.arange(effects.size), -(-effects.size * donors.ZtY.size // _MAX_ENTRIES)):
+                log_p = _log_pvals(_combine(donors, cells, icc, deltas[:, block]), hypothesis, how.method, table)
+                rejected[i, block] += (log_p.reshape(block.size, n_genes) < np.log(how.alpha)).sum(axis=1)
+    return rejected / n_simulations
+
+
+def _combine(
+    donors: SufficientStatistics, cells: SufficientStatistics, icc: float, deltas: Array
+) -> SufficientStatistics:
+    """Statistics of sqrt(icc) u + sqrt(1 - icc) e + X delta for each of the columns of `deltas` in turn."""
+    a, b = np.sqrt(icc), np.sqrt(1 - icc)
+    XtY, ZtY = (a * getattr(donors, name) + b * getattr(cells, name) for name in ("XtY", "ZtY"))
+    crossed = ((donors.ZtY / donors.sizes[:, None]) * cells.ZtY).sum(axis=0)
+    yty = a**2 * donors.yty + b**2 * cells.yty + 2 * a * b * crossed
+    lengths = np.einsum("ke,kl,le->e", deltas, cells.XtX, deltas)
+    genes = (yty + 2 * deltas.T @ XtY + lengths[:, None]).ravel()
+    return replace(
+        cells,
+        XtY=(XtY[:, None, :] + (cells.XtX @ deltas)[:, :, None]).reshape(len(XtY), -1),
+        ZtY=(ZtY[:, None, :] + (cells.ZtX @ deltas)[:, :, None]).reshape(len(ZtY), -1),
+        yty=genes,
+        nonzero=np.full(genes.size, cells.n_cells),
+        shift=np.zeros(genes.size),
+    )
+
+
+def _shifts(stats: SufficientStatistics, hypothesis: Hypothesis, effects: Array) -> Array:
+    """Coefficients of the standardised columns with L beta = effect, (p, n_effects); the rest are free in both models."""
+    return np.linalg.pinv(hypothesis.L @ stats.basis) * effects
+
+
+def _log_pvals(genes: SufficientStatistics, hypothesis: Hypothesis, method: str, table: Calibration | None) -> Array:
+    names = [""] * genes.basis.shape[0]
+    if table is None:
+        (fit,) = fit_models([genes], names, reml=True, show_progress=False)
+        objective = profile(genes, spectrum(genes, reml=True))
+        return f_test(genes, objective, fit, hypothesis, method, moderate=False).log_pval
+    null = null_model(genes, hypothesis)
+    full_fit, null_fit = fit_models([genes, null], names, show_progress=False)
+    (restricted,) = fit_models([null], names, reml=True, show_progress=False)
+    factor = table.at(np.nan_to_num(restricted.rho))
+    return likelihood_ratio(full_fit, null_fit, hypothesis, factor).log_pval
+
+
+def _groups(stats: SufficientStatistics, hypothesis: Hypothesis) -> NDArray[np.int64]:
+    """Group of each donor: equal donor means of the tested columns, or one group if these differ throughout."""
+    means = (stats.ZtX / stats.sizes[:, None]) @ np.linalg.inv(stats.basis)
+    tested = np.abs(hypothesis.L).max(axis=0) > 0
+    values, groups = np.unique(np.round(means[:, tested], 8), axis=0, return_inverse=True)
+    return np.zeros(stats.sizes.size, dtype=np.int64) if len(values) > stats.sizes.size / 2 else groups.ravel()
+
+
+def _apportion(counts: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+    """Split `total` donors in the proportions of `counts` by largest remainders, at least one each."""
+    exact = counts / counts.sum() * total
+    shares = np.maximum(np.floor(exact).astype(np.int64), 1)
+    for k in np.argsort(shares - exact, kind="stable")[: max(total - shares.sum(), 0)]:
+        shares[k] += 1
+    while shares.sum() > total and shares.max() > 1:
+        shares[shares.argmax()] -= 1
+    return shares
+
+
+def _draw_donors(groups: NDArray[np.int64], shares: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    drawn = []
+    for group, share in enumerate(shares):
+        members = np.flatnonzero(groups == group)
+        rounds = [rng.permutation(members) for _ in range(-(-int(share) // members.size))]
+        drawn.append(np.concatenate(rounds)[:share])
+    return np.concatenate(drawn)
+
+
+def _take(stats: SufficientStatistics, donors: NDArray[np.int64]) -> SufficientStatistics:
+    """Statistics of a design of these donors; products within donors are taken to be like those of all."""
+    sizes, ZtX = stats.sizes[donors], stats.ZtX[donors]
+    W = within_products(stats) * (sizes.sum() - sizes.size) / (stats.n_cells - stats.sizes.size)
+    return replace(stats, sizes=sizes, ZtX=ZtX, XtX=W + ZtX.T @ (ZtX / sizes[:, None]))
+
+
+def _rescale(stats: SufficientStatistics, n_cells: float | None) -> SufficientStatistics:
+    """Statistics of the design with as many cells per donor on average, the donors keeping their means and shares."""
+    if n_cells is None:
+        return stats
+    sizes = np.maximum(np.round(stats.sizes * n_cells / stats.sizes.mean()), 1.0)
+    means = stats.ZtX / stats.sizes[:, None]
+    W = within_products(stats) * (sizes.sum() - sizes.size) / (stats.n_cells - stats.sizes.size)
+    ZtX = sizes[:, None] * means
+    return replace(stats, sizes=sizes, ZtX=ZtX, XtX=W + means.T @ ZtX)
+
+
+def _is_full_rank(stats: SufficientStatistics) -> bool:
+    """Whether every coefficient can be estimated, and the donors leave degrees of freedom to judge them by."""
+    scale = np.sqrt(np.diag(stats.XtX))
+    if not (scale > 0).all():
+        return False
+    constant = np.diag(within_products(stats)) <= 1e-10 * stats.n_cells
+    smallest = np.linalg.eigvalsh(stats.XtX / np.outer(scale, scale))[0]
+    return bool(smallest > 1e-9) and bool(stats.sizes.size > constant.sum())

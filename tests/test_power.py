@@ -1,0 +1,370 @@
+"""Power against what nobody here wrote (statsmodels, cells drawn one by one), and the identities it has to obey."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from matplotlib import pyplot as plt
+from scipy import stats as distributions
+from statsmodels.stats.power import TTestIndPower
+
+import sc_lmm as sl
+from sc_lmm._errors import DesignError
+from sc_lmm._hypothesis import hypotheses_of
+from sc_lmm._power import balanced_power, balanced_statistics, cohorts
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+mpl.use("agg")
+
+FORMULA = "~ sequencing_saturation + age + batch + diagnosis + (1 | sample_id)"
+N_GENES = 4_000
+
+
+@cache
+def pilot() -> AnnData:
+    """12 donors of unequal size with covariates."""
+    return sl.datasets.brain_cohort(n_donors=12, n_cells=600, n_genes=5, seed=3)
+
+
+@cache
+def pilot_fit() -> sl.tl._lmm_fit.LmmFit:
+    return sl.tl.lmm_fit(pilot(), FORMULA, show_progress=False)
+
+
+def two_groups(n_donors: int, n_cells: int, *, paired: bool) -> pd.DataFrame:
+    donor = np.repeat(np.arange(n_donors), n_cells)
+    second = np.arange(donor.size) % 2 == 1 if paired else donor >= n_donors // 2
+    obs = {"sample_id": [f"s{j:02d}" for j in donor], "diagnosis": np.where(second, "b", "a")}
+    return pd.DataFrame(obs, index=[str(c) for c in range(donor.size)])
+
+
+def brute_force(
+    obs: pd.DataFrame, formula: str, test: str, column: NDArray[np.float64], icc: float, method: str
+) -> float:
+    """Share of genes found when every cell is drawn and read."""
+    rng = np.random.default_rng(8)
+    donor = pd.Categorical(obs["sample_id"]).codes
+    donors = rng.standard_normal((donor.max() + 1, N_GENES))
+    cells = rng.standard_normal((len(obs), N_GENES))
+    matrix = 5 + np.sqrt(icc) * donors[donor] + np.sqrt(1 - icc) * cells + column[:, None]
+    fit = sl.tl.lmm_fit(AnnData(np.abs(matrix), obs=obs), formula, show_progress=False)
+    return float((fit.pvals(test, method=method) < 0.05).mean())
+
+
+def within_error(a: float, b: float, n: int = N_GENES) -> bool:
+    """Whether two shares of as many simulated genes differ by less than four standard errors."""
+    p = (a + b) / 2
+    return abs(a - b) < 4 * np.sqrt(2 * p * (1 - p) / n)
+
+
+@pytest.mark.parametrize("n_donors", [4, 7, 12, 25, 100])
+@pytest.mark.parametrize("alpha", [0.05, 1e-5])
+def test_between_donors_is_the_t_test_of_donor_means(n_donors: int, alpha: float) -> None:
+    table = sl.tl.power(effect=[0.05, 0.2, 0.6], n_donors=n_donors, n_cells=[5, 200], icc=[0, 0.05, 0.3], alpha=alpha)
+    first = n_donors // 2
+    for row in table.itertuples():
+        sd = np.sqrt(row.icc + (1 - row.icc) / row.n_cells)
+        expected = TTestIndPower().power(row.effect / sd, first, alpha, ratio=(n_donors - first) / first)
+        if not np.isnan(expected):  # statsmodels' noncentral t gives up on large effects
+            assert row.power == pytest.approx(expected, abs=1e-7)
+
+
+def test_within_donors_is_a_t_test_of_cells() -> None:
+    table = sl.tl.power(effect=[0.05, 0.1, 0.3], n_donors=6, n_cells=100, icc=0.2, paired=True)
+    df = 600 - 6 - 1
+    noncentrality = table["effect"] / np.sqrt(4 * 0.8 / 600)
+    critical = distributions.t.isf(0.025, df)
+    expected = distributions.nct.sf(critical, df, noncentrality) + distributions.nct.cdf(-critical, df, noncentrality)
+    assert table["power"].to_numpy() == pytest.approx(expected, abs=1e-7)
+
+
+def test_no_effect_is_found_as_often_as_alpha_says_and_a_huge_one_always() -> None:
+    table = sl.tl.power(effect=[0, 1e4], n_donors=[3, 24, 500], n_cells=[2, 10_000], icc=[0, 0.5], alpha=0.01)
+    assert table["power"][table["effect"] == 0].to_numpy() == pytest.approx(0.01, abs=1e-9)
+    assert table["power"][table["effect"] > 0].to_numpy() == pytest.approx(1, abs=1e-6)
+    assert np.isfinite(table["power"]).all()
+
+
+def test_table_has_every_combination_once() -> None:
+    table = sl.tl.power(effect=[0.3, 0.1, 0.1], n_donors=[24, 6], n_cells=[500, 20], icc=[0.05, 0.01])
+    names = ["n_donors", "n_cells", "icc", "effect"]
+    assert table.columns.tolist() == [*names, "power", "error", "alpha", "method"]
+    assert len(table) == len(table[names].drop_duplicates()) == 16
+    assert (table["error"] == 0).all()
+    assert table["n_cells"].dtype.kind == "i"
+
+
+def test_power_grows_with_effect_donors_and_cells_and_falls_with_icc() -> None:
+    grid: dict[str, Any] = {"effect": [0.1, 0.3], "n_donors": [8, 16], "n_cells": [5, 100], "icc": [0.02, 0.2]}
+    formula = "~ sequencing_saturation + diagnosis + (1 | sample_id)"
+    simulated = sl.tl.power(pilot(), formula, "diagnosis", **grid)
+    for table in (sl.tl.power(**grid), simulated):
+        cube = table["power"].to_numpy().reshape(2, 2, 2, 2)  # donors, cells, icc, effect
+        growth = [sign * np.diff(cube, axis=axis) for axis, sign in enumerate((1, 1, -1, 1))]
+        assert min(step.min() for step in growth) > -3 * table["error"].max()
+
+
+@pytest.mark.parametrize(
+    ("n_donors", "n_cells", "icc", "effect", "paired"),
+    [(8, 40, 0.1, 0.6, False), (9, 30, 0.2, 0.9, False), (6, 40, 0.2, 0.25, True)],
+)
+@pytest.mark.parametrize("method", ["between-within", "lrt"])
+def test_balanced_layout_against_cells(
+    n_donors: int, n_cells: int, icc: float, effect: float, method: str, *, paired: bool
+) -> None:
+    layout: dict[str, Any] = {"n_donors": n_donors, "n_cells": n_cells, "icc": icc, "paired": paired, "effect": effect}
+    obs = two_groups(n_donors, n_cells, paired=paired)
+    column = effect * (obs["diagnosis"] == "b").to_numpy()
+    counted = brute_force(obs, "~ diagnosis + (1 | sample_id)", "diagnosis", column, icc, method)
+    assert within_error(sl.tl.power(**layout, method=method, n_simulations=N_GENES)["power"][0], counted)
+    assert within_error(sl.tl.power(**layout)["power"][0], counted)
+
+
+@pytest.mark.parametrize("method", ["between-within", "lrt"])
+@pytest.mark.parametrize(("test", "effect"), [("diagnosis", 0.4), ("sequencing_saturation", 1.2)])
+def test_unbalanced_design_against_cells(test: str, effect: float, method: str) -> None:
+    adata = pilot()
+    values = adata.obs[test] == "Alzheimer" if test == "diagnosis" else adata.obs[test]
+    counted = brute_force(adata.obs, FORMULA, test, effect * values.to_numpy(dtype=float), 0.05, method)
+    found = sl.tl.power(adata, FORMULA, test, effect=effect, icc=0.05, method=method, n_simulations=N_GENES)
+    assert within_error(found["power"][0], counted)
+    assert found["error"][0] == pytest.approx(np.sqrt(counted * (1 - counted) / N_GENES), rel=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["between-within", "lrt"])
+def test_simulation_of_twenty_thousand_genes(method: str) -> None:
+    """The noncentral t, for every cell of a grid in which the boundary is rare."""
+    grid: dict[str, Any] = {"effect": [0.2, 0.4], "n_donors": [12, 24], "n_cells": [100, 1000], "icc": [0.05, 0.2]}
+    exact = sl.tl.power(**grid)["power"]
+    simulated = sl.tl.power(**grid, method=method, n_simulations=20_000)
+    assert (abs(simulated["power"] - exact) < 4 * simulated["error"] + 0.002).all()
+
+
+def test_gene_sets_the_scale_and_the_icc() -> None:
+    example = sl.datasets.confounding_example()
+    adata = AnnData(example.X[::20] + 20, obs=example.obs.iloc[::20], var=example.var)
+    formula = "~ sequencing_saturation + diagnosis + (1 | sample_id)"
+    fit = sl.tl.lmm_fit(adata, formula, show_progress=False)
+    how: dict[str, Any] = {"test": "diagnosis", "effect": [2.0, 5.0], "n_simulations": 500}
+    in_units = sl.tl.power(fit, **how, gene="gene")
+    from_cells = sl.tl.power(adata, formula, **how, gene="gene")
+    pd.testing.assert_frame_equal(in_units, from_cells)
+    sd = float(np.hypot(fit.reml.sd_random[0], np.sqrt(fit.reml.sigma2[0])))
+    scaled = sl.tl.power(fit, test="diagnosis", effect=np.array([2, 5]) / sd, icc=fit.reml.icc[0], n_simulations=500)
+    assert in_units["icc"].tolist() == pytest.approx([fit.reml.icc[0]] * 2)
+    assert in_units["power"].tolist() == scaled["power"].tolist()
+
+
+def test_a_design_needs_no_expression_and_is_not_changed() -> None:
+    bare = AnnData(obs=pilot().obs)
+    how: dict[str, Any] = {"effect": 0.4, "n_simulations": 300}
+    from_bare = sl.tl.power(bare, FORMULA, "diagnosis", **how)
+    pd.testing.assert_frame_equal(from_bare, sl.tl.power(pilot_fit(), test="diagnosis", **how))
+    assert list(bare.uns) == list(bare.varm) == []
+
+
+def test_the_seed_decides_the_draws() -> None:
+    first, again, other = (
+        sl.tl.power(pilot(), FORMULA, "diagnosis", effect=0.3, n_simulations=300, seed=seed)["power"][0]
+        for seed in (1, 1, 2)
+    )
+    assert first == again != other
+
+
+def test_neither_units_nor_reference_matter() -> None:
+    obs = pilot().obs.assign(age=lambda o: 1e3 * o["age"] + 7e5)
+    how: dict[str, Any] = {"test": "diagnosis", "effect": 0.3, "n_simulations": 500}
+    plain = sl.tl.power(pilot(), FORMULA, **how)["power"][0]
+    rescaled = sl.tl.power(AnnData(obs=obs), FORMULA, **how)["power"][0]
+    turned = sl.tl.power(pilot(), FORMULA, **how, reference={"diagnosis": "Alzheimer"})["power"][0]
+    contrast = "cond(diagnosis='Alzheimer') - cond(diagnosis='control')"
+    as_contrast = sl.tl.power(pilot(), FORMULA, **{**how, "test": contrast})["power"][0]
+    assert plain == pytest.approx(rescaled, abs=0.005)
+    assert plain == pytest.approx(as_contrast, abs=0.005)
+    assert within_error(plain, turned, 500)  # other columns, so other draws
+
+
+def test_twice_the_donors_is_the_design_with_each_donor_twice() -> None:
+    fit = pilot_fit()
+    hypothesis = hypotheses_of(fit.coding, "diagnosis")[0]
+    (doubled,) = cohorts(fit.stats, hypothesis, 24, None, seed=0)
+    twin = pilot().obs.assign(sample_id=lambda o: "twin " + o["sample_id"].astype(str))
+    obs = pd.concat([pilot().obs, twin]).reset_index(drop=True)
+    obs.index = obs.index.astype(str)
+    matrix = np.random.default_rng(0).uniform(size=(len(obs), 1))
+    twice = sl.tl.lmm_fit(AnnData(matrix, obs=obs), FORMULA, show_progress=False).stats
+
+    def products(stats: Any) -> NDArray[np.float64]:
+        back = np.linalg.inv(stats.basis)
+        return back.T @ stats.XtX @ back
+
+    assert products(doubled) == pytest.approx(products(twice), rel=1e-9)
+    assert np.sort(doubled.sizes).tolist() == np.sort(twice.sizes).tolist()
+
+
+def test_cohorts_keep_the_arms_and_scale_the_cells() -> None:
+    fit = pilot_fit()
+    hypothesis = hypotheses_of(fit.coding, "diagnosis")[0]
+    column = fit.coding.coef_names.index("diagnosis[T.Alzheimer]")
+    made = cohorts(fit.stats, hypothesis, 10, 200, seed=0)
+    assert len(made) > 1
+    for cohort in made:
+        means = cohort.ZtX / cohort.sizes[:, None] @ np.linalg.inv(cohort.basis)
+        assert means[:, column].round(9).sum() == 5
+        assert cohort.sizes.mean() == pytest.approx(200, abs=1)
+
+
+def test_resampled_donors_agree_with_the_balanced_layout() -> None:
+    """A balanced pilot of 6 donors grown to 18 is the balanced layout of 18."""
+    obs = two_groups(6, 50, paired=False)
+    grown = sl.tl.power(
+        AnnData(obs=obs),
+        "~ diagnosis + (1 | sample_id)",
+        "diagnosis",
+        effect=0.4,
+        n_donors=18,
+        n_cells=80,
+        n_simulations=N_GENES,
+    )
+    assert within_error(grown["power"][0], sl.tl.power(effect=0.4, n_donors=18, n_cells=80)["power"][0])
+
+
+def test_balanced_statistics_are_those_of_the_cells() -> None:
+    for paired in (False, True):
+        obs = two_groups(5, 10, paired=paired)
+        made, _ = balanced_statistics(5, 10, paired=paired)
+        X = np.column_stack([np.ones(50), obs["diagnosis"] == "b"]).astype(float)
+        Z = pd.get_dummies(obs["sample_id"]).to_numpy(dtype=float)
+        assert np.array_equal(made.XtX, X.T @ X)
+        assert np.array_equal(made.ZtX, Z.T @ X)
+
+
+def test_arrays_broadcast() -> None:
+    shape = balanced_power(np.ones((3, 1)), np.array([4, 8]), 10, 0.1, 0.05, paired=False).shape
+    assert shape == (3, 2)
+
+
+BALANCED: dict[str, Any] = {"effect": 0.3, "n_donors": 8, "n_cells": 50}
+OF_DESIGN: dict[str, Any] = {"formula": FORMULA, "test": "diagnosis", "effect": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"effect": []}, "effect is empty"),
+        ({"effect": np.nan}, "effect=nan is out of range"),
+        ({"n_donors": 2}, "n_donors=2 .* 3 or more"),
+        ({"n_donors": 5.5}, "n_donors=5.5 .* whole number"),
+        ({"n_donors": None}, "power needs n_donors"),
+        ({"n_cells": 1}, "n_cells=1 .* 2 or more"),
+        ({"icc": 1}, "icc=1 .* less than 1"),
+        ({"icc": [-0.1, 0.1]}, "icc=-0.1"),
+        ({"alpha": 0}, "alpha=0 .* between 0 and 1"),
+        ({"method": "t"}, "method='t' is unknown.*'between-within'"),
+        ({"n_simulations": 5}, "n_simulations=5 is too few"),
+        ({"seed": -1}, "seed=-1"),
+        ({"gene": "APOE"}, "gene describes a design"),
+        ({"formula": FORMULA}, "formula describes a design"),
+    ],
+)
+def test_balanced_input_is_checked(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        sl.tl.power(**{**BALANCED, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"test": None}, ValueError, r"power\(adata, formula, test, effect=...\)"),
+        ({"formula": None}, ValueError, r"power\(adata, formula, test, effect=...\)"),
+        ({"test": "(1 | sample_id)"}, ValueError, "is the random term"),
+        ({"test": "diagnoses"}, DesignError, "Did you mean 'diagnosis'"),
+        ({"test": ["age", "batch"]}, ValueError, "several comparisons.*test='age'"),
+        ({"formula": "~ cell_type + (1 | sample_id)", "test": "cell_type"}, ValueError, r"cond\(cell_type='"),
+        ({"formula": "~ sample_id + diagnosis + (1 | sample_id)"}, DesignError, "cannot be told apart"),
+        ({"paired": True}, ValueError, "paired=True is for two balanced groups"),
+        ({"gene": "GENE00001", "icc": 0.1}, ValueError, "the same thing twice"),
+        ({"gene": "APOE"}, KeyError, "gene='APOE' is not in adata.var_names"),
+        ({"n_donors": 4}, DesignError, "n_donors=4 is too few"),
+    ],
+)
+def test_design_input_is_checked(change: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        sl.tl.power(pilot(), **{**OF_DESIGN, **change})
+
+
+def test_gene_without_a_fit_is_refused() -> None:
+    adata = pilot().copy()
+    adata.X[:, 0] = 0
+    with pytest.raises(ValueError, match="could not be fitted"):
+        sl.tl.power(adata, **OF_DESIGN, gene=adata.var_names[0])
+    with pytest.raises(KeyError, match="not among the fitted genes"):
+        sl.tl.power(pilot_fit(), test="diagnosis", effect=1, gene="APOE")
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    return sl.tl.power(effect=np.linspace(0, 1, 21), n_donors=[8, 24, 48], n_cells=[50, 500], icc=[0.01, 0.3])
+
+
+def test_figure_has_a_line_per_number_of_donors(table: pd.DataFrame) -> None:
+    axes = sl.pl.power(table, show=False)
+    assert [ax.get_title() for ax in axes] == [
+        f"{n} cells per donor, ICC {icc}" for n in (50, 500) for icc in (0.01, 0.3)
+    ]
+    curves = [line for line in axes[2].lines if len(line.get_xdata()) == 21]
+    part = table[(table["n_cells"] == 500) & (table["icc"] == 0.01)]
+    for curve, (_, expected) in zip(curves, part.groupby("n_donors"), strict=True):
+        assert curve.get_ydata() == pytest.approx(expected["power"].to_numpy())
+    assert [text.get_text() for text in axes[0].texts if text.get_weight() == "bold"] == ["8", "24", "48"]
+    assert "80%" in [text.get_text() for text in axes[0].texts]
+    plt.close("all")
+
+
+def test_labels_are_on_their_lines(table: pd.DataFrame) -> None:
+    (ax, *_) = sl.pl.power(table[(table["n_cells"] == 500) & (table["icc"] == 0.3)], show=False)
+    curves = [line for line in ax.lines if len(line.get_xdata()) == 21]
+    labels = [text for text in ax.texts if text.get_weight() == "bold"]
+    for curve, label in zip(curves, labels, strict=True):
+        x, y = label.xy
+        assert np.interp(x, curve.get_xdata(), curve.get_ydata()) == pytest.approx(y, abs=1e-6)
+        assert label.get_color() is not None
+    plt.close("all")
+
+
+def test_figure_against_donors(table: pd.DataFrame) -> None:
+    axes = sl.pl.power(table[table["effect"].isin([0.25])], x="n_donors", lines="n_cells", show=False)
+    assert [ax.get_title() for ax in axes] == ["ICC 0.01", "ICC 0.3"]
+    assert axes[0].get_xlabel() == "donors"
+    plt.close("all")
+
+
+def test_simulation_error_is_drawn() -> None:
+    table = sl.tl.power(pilot(), FORMULA, "diagnosis", effect=[0.2, 0.5, 0.8], n_simulations=200)
+    (ax,) = sl.pl.power(table, xlabel="log fold change", show=False)
+    assert len(ax.collections) == 1
+    assert ax.get_xlabel() == "log fold change"
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"x": "donors"}, "x='donors' is not a column.*n_donors"),
+        ({"lines": "effect"}, "x and lines are both 'effect'"),
+    ],
+)
+def test_figure_input_is_checked(table: pd.DataFrame, change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        sl.pl.power(table, **change)
+    with pytest.raises(ValueError, match="no column 'icc'"):
+        sl.pl.power(table.drop(columns="icc"))
