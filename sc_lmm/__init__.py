@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from . import datasets, get, pl, tl
+from ._errors import DesignError, LmmWarning
 
-__all__ = ["datasets", "get", "pl", "tl"]
+__all__ = ["DesignError", "LmmWarning", "datasets", "get", "pl", "tl"]
 __version__ = version("sc-lmm")

@@ -19,12 +19,11 @@ from formulaic.errors import FormulaicError
 from natsort import natsorted
 from pandas.api import types
 
-from ._alias import find_aliases
 from ._errors import DesignError, alternatives, listing
 from ._formula import MixedFormula, group_transforms, parse_formula
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -136,23 +135,6 @@ def build_design(formula: str, obs: pd.DataFrame, *, reference: Mapping[str, str
     random = _random_intercept(data[parsed.group], parsed.group)
     X, names, terms, spec = _fixed_effects(parsed, data)
     return Design(X, names, terms, random, kept, data, parsed, spec)
-
-
-def check_full_rank(design: Design, tested: Sequence[str] = ()) -> None:
-    """Refuse a design in which columns determine each other, naming the columns and their relation."""
-    aliases = find_aliases(design.X, design.coef_names)
-    if not aliases:
-        return
-    relations = "; ".join(str(alias) for alias in aliases)
-    hit = next((a for a in aliases if set(tested) & {a.column, *a.others}), None)
-    if hit is not None:
-        msg = (
-            f"The tested term cannot be told apart from the other fixed effects: {relations}. Drop from the formula "
-            f"a term that it is confounded with, or compare other groups."
-        )
-    else:
-        msg = f"The fixed effects are rank deficient: {relations}. Drop one of the columns in each relation."
-    raise DesignError(msg)
 
 
 def _annotation(obs: pd.DataFrame, name: str) -> pd.Series:

@@ -41,7 +41,7 @@ LAYERS: dict[str, set[str]] = {
     # formula and obs -> design -> sufficient statistics -> fit
     "_alias": set(),
     "_formula": {"_errors"},
-    "_design": {"_alias", "_errors", "_formula"},
+    "_design": {"_errors", "_formula"},
     "_visit": {"_errors", "_kernels"},
     "_values": {"_errors", "_visit"},
     "_statistics": {"_design", "_errors", "_kernels", "_visit"},
@@ -69,7 +69,7 @@ LAYERS: dict[str, set[str]] = {
     # AnnData
     "_anndata": {"_errors"},
     "datasets": {"_docs", "_errors"},
-    "get": {"_anndata", "_docs", "_errors", "_fitted", "_report"},
+    "get": {"_anndata", "_docs", "_errors", "_fitted", "_report", "tl"},
     "pl": {"get", "_docs", "_errors"},
     "sc_lmm": {"_errors", "datasets", "get", "pl", "tl"},
 }
@@ -268,6 +268,8 @@ def test_all_is_sorted_and_public(namespace: str) -> None:
 @pytest.mark.parametrize("function", exported("tl", "get", "pl"), ids=qualified)
 def test_first_parameter_is_adata(function: Callable) -> None:
     first = next(iter(inspect.signature(function).parameters.values()))
+    if qualified(function) == "pl.power":
+        pytest.skip("it draws a table, not annotated data")
     assert first.name == "adata"
     assert str(first.annotation).split(" | ")[0] == "AnnData"  # what get reads may also come as a fitted object
 

@@ -290,7 +290,7 @@ def test_balanced_input_is_checked(change: dict[str, Any], words: str) -> None:
         ({"test": "diagnoses"}, DesignError, "Did you mean 'diagnosis'"),
         ({"test": ["age", "batch"]}, ValueError, "several comparisons.*test='age'"),
         ({"formula": "~ cell_type + (1 | sample_id)", "test": "cell_type"}, ValueError, r"cond\(cell_type='"),
-        ({"formula": "~ sample_id + diagnosis + (1 | sample_id)"}, DesignError, "cannot be told apart"),
+        ({"formula": "~ sample_id + diagnosis + (1 | sample_id)"}, DesignError, "cannot tell them apart"),
         ({"paired": True}, ValueError, "paired=True is for two balanced groups"),
         ({"gene": "GENE00001", "icc": 0.1}, ValueError, "the same thing twice"),
         ({"gene": "APOE"}, KeyError, "gene='APOE' is not in adata.var_names"),

@@ -1,3 +1,8 @@
 """Plots of results."""
 
-__all__: list[str] = []
+from ._donor_means import donor_means
+from ._dotplot import dotplot
+from ._power import power
+from ._volcano import volcano
+
+__all__ = ["donor_means", "dotplot", "power", "volcano"]

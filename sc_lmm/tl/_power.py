@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from .._design import check_full_rank
+from .._audit import audit
 from .._docs import doc_params
 from .._errors import DesignError, alternatives, listing
 from .._fitted import LmmFit
@@ -209,8 +209,7 @@ def _pilot(
         return _of_fit(adata, _only_hypothesis(adata.coding, test), gene)
     design = design_of(str(formula), adata.obs, reference or {})
     hypothesis = _only_hypothesis(design.coding, test)
-    tested = np.abs(hypothesis.L).max(axis=0) > 0
-    check_full_rank(design, [name for name, hit in zip(design.coef_names, tested, strict=True) if hit])
+    audit(design, test, adata.obs).raise_if_refused()
     if gene is None:
         nothing = sp.csc_matrix((adata.n_obs, 1))
         return _Pilot(sufficient_statistics(nothing, design, show_progress=False), hypothesis)

@@ -1,0 +1,320 @@
+"""``python -m sc_lmm``: a whole analysis in one command, on a simulated cohort or on a file, told in plain words."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import textwrap
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import datasets, get, pl, tl
+from ._anndata import DEFAULT_KEY, read_expression
+from ._errors import LmmWarning
+from ._values import looks_like_counts
+from .pl._donor_means import donor_table
+from .pl._wording import format_p, tested_levels, word_comparison
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from anndata import AnnData
+
+_FORMULA, _TEST = "~ sequencing_saturation + diagnosis + (1 | sample_id)", "diagnosis"
+_CUTOFF = 0.05
+_NAME = "sc_lmm_quickstart"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the analysis that the command line describes; the exit status."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.file is not None and (args.formula is None or args.test is None):
+        parser.error(
+            'FILE needs --formula and --test, e.g. --formula "~ age + diagnosis + (1 | donor)" --test diagnosis'
+        )
+    try:
+        _analyse(args)
+    except (ValueError, KeyError, OSError) as error:
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"error: {text}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sc_lmm",
+        description="Which genes change, across donors? Fits and tests a linear mixed model per gene, prints the top "
+        "genes and what they mean, and writes a figure and the results. Without FILE on a simulated cohort.",
+    )
+    parser.add_argument("file", nargs="?", metavar="FILE.h5ad", help="cells x genes with annotations of the cells")
+    parser.add_argument("--formula", help=f'model of each gene, e.g. "{_FORMULA}"')
+    parser.add_argument("--test", help="term of the formula to test, e.g. diagnosis")
+    parser.add_argument("--reference", help="level that the others are compared with (default: the first)")
+    parser.add_argument("--layer", help="layer with the expression (default: X)")
+    parser.add_argument("--key-added", default=DEFAULT_KEY, help="name to store the results under (default: lmm_de)")
+    parser.add_argument("--output-dir", type=Path, default=Path(), help="where to write (default: here)")
+    parser.add_argument(
+        "--normalise",
+        "--normalize",
+        action="store_true",
+        help="the matrix holds raw counts: normalise to 10,000 per cell and take log(1 + x) first",
+    )
+    return parser
+
+
+def _analyse(args: argparse.Namespace) -> None:
+    simulated = args.file is None
+    adata = _simulate() if simulated else _read(args.file)
+    layer = _prepare(adata, args.layer, normalise=args.normalise)
+    start = time.perf_counter()
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", LmmWarning)
+        tl.lmm_de(
+            adata,
+            args.formula or _FORMULA,
+            args.test or _TEST,
+            reference=args.reference,
+            layer=layer,
+            key_added=args.key_added,
+        )
+    seconds = time.perf_counter() - start
+    params = get.lmm_de_params(adata, key=args.key_added)
+    _print_model(adata, params, seconds)
+    for note in (n for n in notes if issubclass(n.category, LmmWarning)):
+        print(f"\nNote: {note.message}")
+    _print_results(adata, args.key_added, params, simulated=simulated)
+    if simulated:
+        _print_truth(adata, args.key_added)
+    _print_next(_write(adata, args.key_added, params, args.output_dir), args.key_added, simulated=simulated)
+
+
+def _simulate() -> AnnData:
+    print("Simulating a cohort whose truth is known (a few seconds) ...")
+    return datasets.brain_cohort(n_donors=24, n_cells=12_000, n_genes=1_000)
+
+
+def _read(file: str) -> AnnData:
+    from anndata import read_h5ad
+
+    print(f"Reading {file} ...")
+    return read_h5ad(file)
+
+
+def _prepare(adata: AnnData, layer: str | None, *, normalise: bool) -> str | None:
+    """Make sure that the matrix is log-normalised, or do it; the layer to test."""
+    counts = looks_like_counts(read_expression(adata, layer=layer, use_raw=False, mask_var=None).matrix)
+    name = "X" if layer is None else f"Layer {layer!r}"
+    if counts and not normalise:
+        msg = (
+            f"{name} seems to hold raw counts (whole numbers), and the model is for log-normalised expression. Add "
+            f"--normalise to normalise to 10,000 per cell and take log(1 + x), or name another layer with --layer."
+        )
+        raise ValueError(msg)
+    if normalise and not counts:
+        msg = (
+            f"{name} does not hold raw counts, so --normalise would be wrong. Leave it out, or name the counts' layer."
+        )
+        raise ValueError(msg)
+    if not normalise:
+        return layer
+    import scanpy as sc
+
+    if layer is not None:
+        adata.X = adata.layers[layer].copy()
+    adata.uns.pop("log1p", None)
+    sc.pp.normalize_total(adata, target_sum=1e4)
+    sc.pp.log1p(adata)
+    return None
+
+
+def _print_model(adata: AnnData, params: dict[str, Any], seconds: float) -> None:
+    dropped = params["n_cells_dropped"]
+    left_out = f" ({dropped:,} more left out: a value is missing)" if dropped else ""
+    print(f"\nData    {params['n_cells']:,} cells{left_out} of {_donors(adata, params)}, {adata.n_vars:,} genes")
+    print(f"Model   {params['formula']}")
+    print(
+        f"        for each gene; (1 | {params['group']}): the cells of a donor share what is particular to that donor"
+    )
+    print(f"Test    {params['test']}, by comparing the likelihoods of the models with and without it")
+    print(f"Time    {seconds:.1f} s")
+
+
+def _donors(adata: AnnData, params: dict[str, Any]) -> str:
+    levels = tested_levels(params, adata.obs)
+    column = params["groupby"]
+    if not levels:
+        return f"{params['n_donors']} donors"
+    counts = adata.obs.groupby(adata.obs[column].map(str).astype(str))[params["group"]].nunique()
+    return f"{params['n_donors']} donors (" + ", ".join(f"{counts[level]} {level}" for level in levels) + ")"
+
+
+def _print_results(adata: AnnData, key: str, params: dict[str, Any], *, simulated: bool) -> None:
+    names = params["comparisons"]
+    for name in names:
+        table = get.lmm_de_df(adata, name, key=key, sort=False).dropna(subset="log10_pvals")
+        found = int((table["pvals_adj"] < _CUTOFF).sum())
+        contrast = word_comparison(name, params, adata.obs).contrast
+        title = contrast if _has_direction(table) else f"{name}, all levels at once"
+        print(f"\n{title}: {found:,} of {len(table):,} genes have adjusted p < {_CUTOFF:g}")
+        if not found:
+            print("None: what follows is in order of evidence, and not a list of findings.")
+        top = table.sort_values("log10_pvals", kind="stable").head(10 if len(names) == 1 else 5)
+        shown = _top_table(adata, name, top, params)
+        if simulated:
+            truth = adata.var["log_fold_change"].iloc[top.index]
+            shown.insert(3, "true log2 FC", truth.map("{:+.2f}".format).to_numpy())
+        print(shown.to_string(index=False))
+    _print_meaning(adata, key, params)
+
+
+def _has_direction(table: pd.DataFrame) -> bool:
+    return bool(table["coef"].notna().any())
+
+
+def _top_table(adata: AnnData, name: str, top: pd.DataFrame, params: dict[str, Any]) -> pd.DataFrame:
+    words = word_comparison(name, params, adata.obs)
+    shown = top[["names"]].rename(columns={"names": "gene"})
+    if _has_direction(top):
+        shown["direction"] = np.where(top["coef"] > 0, words.up, words.down)
+        logged = top["logfoldchanges"].notna().any()
+        effect = top["logfoldchanges"] if logged else top["coef"]
+        shown["log2 FC" if logged else "coefficient"] = effect.map(("{:+.2f}" if logged else "{:+.3g}").format)
+    shown["adjusted p"] = [format_p(np.log10(p)) if p > 0 else "< 1e-300" for p in top["pvals_adj"]]
+    shown["donors"] = _donors_behind(adata, name, top, params)
+    shown["cells"] = top["pct_expressed"].map("{:.0%}".format)
+    shown["ICC"] = top["icc"].map("{:.1%}".format)
+    shown["status"] = top["status"].astype(str)
+    return shown
+
+
+def _donors_behind(adata: AnnData, name: str, table: pd.DataFrame, params: dict[str, Any]) -> list[str]:
+    """How many donors of the level lie on the gene's side of the average donor of the reference."""
+    levels = tested_levels(params, adata.obs)
+    if name not in levels or table["coef"].isna().all():
+        return [str(params["n_donors"])] * len(table)
+    means = donor_table(adata, table.index, adata.obs[params["groupby"]], params, None)
+    level, reference = means[means["x"] == name], means[means["x"] == params["reference"]]
+    side = np.sign(level[table.index] - reference[table.index].mean()) == np.sign(table["coef"])
+    return [f"{int(side[gene].sum())} of {len(level)}" for gene in table.index]
+
+
+def _print_meaning(adata: AnnData, key: str, params: dict[str, Any]) -> None:
+    print("\nHow to read this")
+    directed = [c for c in params["comparisons"] if _has_direction(get.lmm_de_df(adata, c, key=key))]
+    if directed:
+        contrasts = ", ".join(word_comparison(name, params, adata.obs).contrast for name in directed)
+        _say("direction", f"{contrasts}, the other terms of the model being equal.")
+        _say(
+            "log2 FC",
+            "difference of the mean log expression: +1 is twice as high, -1 half as high. It understates the change of "
+            "a gene that few cells express, where most values are zero.",
+        )
+    _say(
+        "adjusted p",
+        f"among the genes with adjusted p < {_CUTOFF:g}, about {_CUTOFF:.0%} or fewer are expected to be false alarms, "
+        f"if the model holds.",
+    )
+    if any(name in tested_levels(params, adata.obs) for name in directed):
+        _say(
+            "donors",
+            f"how many donors of the group lie on the gene's side of the average {params['reference']} donor. Donors "
+            f"are the evidence: more cells of the same donors do not replace more donors.",
+        )
+    _say("cells", "share of the cells that express the gene.")
+    _say(
+        "ICC",
+        "share of the variation between cells that is due to differences between donors, beyond what the other terms "
+        "explain. At 0% the cells of one donor are no more alike than cells of different donors.",
+    )
+    _say("status", _describe_status(params["status"]))
+
+
+def _say(word: str, text: str) -> None:
+    print(textwrap.fill(text, 110, initial_indent=f"  {word:<12}", subsequent_indent=" " * 14))
+
+
+def _describe_status(status: dict[str, int]) -> str:
+    meaning = {
+        "ok": "ok",
+        "boundary": "boundary (ICC of 0: a normal result, and the test is valid)",
+        "constant": "constant (no variation, not tested)",
+        "max_iter": "max_iter (no solution found, not tested)",
+        "failed": "failed (no variation within donors, not tested)",
+    }
+    counts = [f"{int(count):,} {meaning.get(name, name)}" for name, count in status.items() if count]
+    return "; ".join(counts) + "."
+
+
+def _print_truth(adata: AnnData, key: str) -> None:
+    table = get.lmm_de_df(adata, key=key, sort=False)
+    changed = adata.var["changed"].to_numpy()
+    found = (table["pvals_adj"] < _CUTOFF).to_numpy()
+    hit = found & changed
+    right = np.sign(table["coef"].to_numpy()[hit]) == np.sign(adata.var["log_fold_change"].to_numpy()[hit])
+    frequent = changed & (table["pct_expressed"] > 0.1).to_numpy()
+    print("\nWas it right? The cohort is simulated, so the truth is known.")
+    text = (
+        f"{changed.sum()} of {len(changed):,} genes really change. {hit.sum()} of them were found, {right.sum()} of "
+        f"these with the right direction. Of the {found.sum()} genes found, {(found & ~changed).sum()} do not change. "
+        f"Of the {frequent.sum()} changing genes that at least a tenth of the cells express, {(hit & frequent).sum()} "
+        f"were found."
+    )
+    print(textwrap.fill(text, 110, initial_indent="  ", subsequent_indent="  "))
+
+
+def _write(adata: AnnData, key: str, params: dict[str, Any], folder: Path) -> Path:
+    """Write the figure and the data and say where; the file of the data."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figure, data = folder / f"{_NAME}.png", folder / f"{_NAME}.h5ad"
+    adata.write_h5ad(data)
+    print("\nWritten")
+    if _draw(adata, key, params, figure):
+        print(f"  {figure}   the picture")
+    print(f"  {data}  the data with the results")
+    return data
+
+
+def _draw(adata: AnnData, key: str, params: dict[str, Any], path: Path) -> bool:
+    """Draw the volcano and the donors of the top genes, of the first comparison with a direction; whether there is."""
+    from matplotlib.figure import Figure
+
+    tables = {name: get.lmm_de_df(adata, name, key=key) for name in params["comparisons"]}
+    name = next((n for n, table in tables.items() if _has_direction(table)), None)
+    if name is None:
+        return False
+    genes = tables[name].dropna(subset="log10_pvals").head(4)["names"].tolist()
+    n_levels = max(2, len(tested_levels(params, adata.obs)))
+    figure = Figure(figsize=(7.5 + 2.6 * n_levels, 6), layout="constrained")
+    grid = figure.add_gridspec(1, 2, width_ratios=(6, 1.5 + 2.6 * n_levels))
+    left, right = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
+    panels = right.subplots(2, 2).ravel()
+    for unused in panels[len(genes) :]:
+        unused.remove()
+    pl.donor_means(adata, genes, name, key=key, axes=panels[: len(genes)], show=False)
+    pl.volcano(adata, name, key=key, pval_cutoff=_CUTOFF, ax=left.subplots(), show=False)
+    figure.savefig(path, dpi=150)
+    return True
+
+
+def _print_next(data: Path, key: str, *, simulated: bool) -> None:
+    name = "" if key == DEFAULT_KEY else f', key="{key}"'
+    print("\nNext, in Python")
+    print("  import scanpy as sc, sc_lmm as sl")
+    print(f'  adata = sc.read_h5ad("{data.as_posix()}")')
+    print(f"  sl.get.lmm_de_df(adata{name})  # all genes as a table")
+    print(f"  sl.pl.volcano(adata{name}); sl.pl.dotplot(adata{name}); sl.pl.donor_means(adata{name})")
+    print(f'  sc.pl.rank_genes_groups(adata, key="{key}")  # scanpy\'s own plots')
+    if simulated:
+        print("\nWith your own data")
+        print(f'  hatch run quickstart FILE.h5ad --formula "{_FORMULA}" --test {_TEST}')
+
+
+if __name__ == "__main__":
+    sys.exit(main())
