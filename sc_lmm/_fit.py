@@ -80,6 +80,7 @@ def fit_models(
     coef_names: Sequence[str],
     *,
     reml: bool = False,
+    estimates: bool = True,
     n_jobs: int | None = None,
     block_size: int = BLOCK_SIZE,
     show_progress: bool | None = None,
@@ -94,6 +95,8 @@ def fit_models(
         Names of the coefficients, (p,). Under a restriction they are still all reported.
     reml
         Maximise the restricted likelihood.
+    estimates
+        Find the coefficients too; a null model is only asked for its deviance and rho.
     n_jobs
         Workers, in joblib's convention; None follows ``joblib.parallel_config``.
     block_size
@@ -105,7 +108,9 @@ def fit_models(
     n_genes = models[0].n_genes
     blocks = [slice(start, start + block_size) for start in range(0, n_genes, block_size)]
     tasks = (
-        delayed(_fit_block)([stats.genes(block) for stats in models], spectra, coef_names, reml=reml)
+        delayed(_fit_block)(
+            [stats.genes(block) for stats in models], spectra, coef_names, reml=reml, estimates=estimates
+        )
         for block in blocks
     )
     done = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(tasks)
@@ -120,13 +125,19 @@ def _fit_block(
     coef_names: Sequence[str],
     *,
     reml: bool,
+    estimates: bool,
 ) -> list[Fit]:
     with threadpool_limits(1, user_api="blas"):
         names = tuple(coef_names)
-        return [_fit_one(stats, spectrum, names, reml=reml) for stats, spectrum in zip(models, spectra, strict=True)]
+        return [
+            _fit_one(stats, spectrum, names, reml=reml, estimates=estimates)
+            for stats, spectrum in zip(models, spectra, strict=True)
+        ]
 
 
-def _fit_one(stats: SufficientStatistics, spectrum: Spectrum, names: tuple[str, ...], *, reml: bool) -> Fit:
+def _fit_one(
+    stats: SufficientStatistics, spectrum: Spectrum, names: tuple[str, ...], *, reml: bool, estimates: bool
+) -> Fit:
     objective = profile(stats, spectrum)
     status = _degenerate(stats, objective)
     sound = np.flatnonzero(status == OK)
@@ -137,7 +148,7 @@ def _fit_one(stats: SufficientStatistics, spectrum: Spectrum, names: tuple[str, 
     rho[failed], deviance[failed] = np.nan, np.nan
     with np.errstate(invalid="ignore"):
         sigma2 = objective.sigma2(rho)
-    beta, unscaled = _coefficients(stats, rho, ~failed)
+    beta, unscaled = _coefficients(stats, rho, ~failed if estimates else np.zeros_like(failed))
     return Fit(names, beta, sigma2[:, None, None] * unscaled, rho, sigma2, deviance, status, reml)
 
 

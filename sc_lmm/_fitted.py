@@ -66,12 +66,12 @@ class LmmFit:
         method: str = "lrt",
         calibrate: bool = True,
         moderate: bool = False,
-        conf_level: float = 0.95,
+        conf_level: float | None = 0.95,
         corr_method: str = "benjamini-hochberg",
         seed: int = 0,
     ) -> TestResult:
         """Test a term, several terms, contrasts, or the random term; see :func:`sc_lmm.tl.lmm_de`."""
-        check_choices(method, corr_method, moderate=moderate)
+        check_choices(method, corr_method, moderate=moderate, conf_level=conf_level)
         if is_random_term(test, self.coding):
             return TestResult({f"(1 | {self.coding.group})": self._variance_table(seed, corr_method)}, "rlrt")
         tables = {}
@@ -172,13 +172,14 @@ class LmmFit:
             outcome = f_test(self.stats, objective, self.reml, hypothesis, method, moderate=moderate)
             return unusable_as_nan(outcome, self.reml)
         null = self._kept(
-            f"null {hypothesis.L.tolist()}", lambda: self._fit(null_model(self.stats, hypothesis), reml=False)
+            f"null {hypothesis.L.tolist()}",
+            lambda: self._fit(null_model(self.stats, hypothesis), reml=False, estimates=False),
         )
         factor = self._factor(hypothesis, seed) if calibrate else np.ones(self.stats.n_genes)
         return likelihood_ratio(self.ml, null, hypothesis, factor)
 
-    def _limits(self, test: Test, hypothesis: Hypothesis, conf_level: float) -> tuple[Any, Any]:
-        if hypothesis.df > 1:
+    def _limits(self, test: Test, hypothesis: Hypothesis, conf_level: float | None) -> tuple[Any, Any]:
+        if hypothesis.df > 1 or conf_level is None:
             nothing = np.full(self.stats.n_genes, np.nan)
             return nothing, nothing
         if test.method == "lrt":
@@ -188,7 +189,7 @@ class LmmFit:
     def _factor(self, hypothesis: Hypothesis, seed: int) -> Any:
         """Calibration factor at each gene's rho under the null model, estimated by REML."""
         null = null_model(self.stats, hypothesis)
-        rho = self._kept(f"null rho {hypothesis.L.tolist()}", lambda: self._fit(null, reml=True).rho)
+        rho = self._kept(f"null rho {hypothesis.L.tolist()}", lambda: self._fit(null, reml=True, estimates=False).rho)
         return self.calibration(hypothesis, seed).at(rho)
 
     def _variance_table(self, seed: int, corr_method: str) -> pd.DataFrame:
@@ -241,9 +242,10 @@ class LmmFit:
     def _objective(self) -> Profile:
         return self._kept("objective", lambda: profile(self.stats, spectrum(self.stats, reml=True)))
 
-    def _fit(self, stats: SufficientStatistics, *, reml: bool) -> Fit:
+    def _fit(self, stats: SufficientStatistics, *, reml: bool, estimates: bool = True) -> Fit:
         names = self.coding.coef_names
-        (fit,) = fit_models([stats], names, reml=reml, n_jobs=self.n_jobs, show_progress=self.show_progress)
+        choices: dict[str, Any] = {"n_jobs": self.n_jobs, "show_progress": self.show_progress}
+        (fit,) = fit_models([stats], names, reml=reml, estimates=estimates, **choices)
         return fit
 
     def _kept(self, name: str, compute: Any) -> Any:

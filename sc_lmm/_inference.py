@@ -166,13 +166,18 @@ def adjust(pval: Array, corr_method: str) -> Array:
     return adjusted
 
 
-def check_choices(method: str, corr_method: str, *, moderate: bool, reml: bool | None = None) -> None:
+def check_choices(
+    method: str, corr_method: str, *, moderate: bool, conf_level: float | None = None, reml: bool | None = None
+) -> None:
     """Refuse choices that do not exist or do not go together."""
     if method not in METHODS:
         msg = f"method={method!r} is unknown. {alternatives(str(method), METHODS)}"
         raise ValueError(msg)
     if corr_method not in CORRECTIONS:
         msg = f"corr_method={corr_method!r} is unknown. {alternatives(str(corr_method), CORRECTIONS)}"
+        raise ValueError(msg)
+    if conf_level is not None and not 0 < conf_level < 1:
+        msg = f"conf_level={conf_level!r} must be between 0 and 1, for example 0.95, or None for no intervals."
         raise ValueError(msg)
     if method == "lrt" and reml:
         msg = (

@@ -41,7 +41,7 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     calibrate: bool = True,
     moderate: bool = False,
     reml: bool | None = None,
-    conf_level: float = 0.95,
+    conf_level: float | None = 0.95,
     corr_method: Literal["benjamini-hochberg", "bonferroni"] = "benjamini-hochberg",
     seed: int = 0,
     n_jobs: int | None = None,
@@ -89,7 +89,7 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
         Restricted likelihood or not. ``None`` follows the method: ``"lrt"`` needs maximum likelihood, t and F tests
         need REML, and asking for the other is an error that says why.
     conf_level
-        Level of ``ci_low`` and ``ci_high``: profile likelihood for ``"lrt"``, t otherwise.
+        Level of ``ci_low`` and ``ci_high``: profile likelihood for ``"lrt"``, t otherwise. ``None`` leaves them out.
     corr_method
         How p-values are adjusted for the number of genes tested.
     seed
@@ -165,7 +165,7 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     >>> table.columns[:4].tolist()
     ['names', 'coef', 'se', 'ci_low']
     """
-    check_choices(method, corr_method, moderate=moderate, reml=reml)
+    check_choices(method, corr_method, moderate=moderate, conf_level=conf_level, reml=reml)
     check_key(key_added)
     source = read_expression(adata, layer=layer, use_raw=use_raw, mask_var=mask_var)
     design = design_of(formula, adata.obs, _reference_levels(reference, test))
