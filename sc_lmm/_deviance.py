@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import linalg
 
+from ._kernels import profile_derivatives
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -72,19 +74,13 @@ class Profile:
         log_det = np.log1p(rho * s.log_terms[:, None]).sum(axis=0)
         return s.dof * (np.log(2 * np.pi * self.sigma2(rho)) + 1) + log_det + s.constant
 
-    def derivatives(self, rho: Array) -> tuple[Array, Array]:
-        """First and second derivative of the deviance in rho, each (G,)."""
+    def derivatives(self, rho: Array, rows: NDArray[np.int64] | None = None) -> tuple[Array, Array]:
+        """First and second derivative of the deviance in rho, of gene ``rows[i]`` at ``rho[i]`` (all genes if None)."""
         s = self.spectrum
-        weight = 1 / (1 + rho * s.d[:, None])
-        part = self.eta2 * weight
-        rss = self.rss_0 + part.sum(axis=0)
-        part *= weight * s.d[:, None]
-        first = -part.sum(axis=0)
-        part *= weight * s.d[:, None]
-        second = 2 * part.sum(axis=0)
-        step = s.log_terms[:, None] / (1 + rho * s.log_terms[:, None])
-        gradient = s.dof * first / rss + step.sum(axis=0)
-        curvature = s.dof * (second / rss - (first / rss) ** 2) - (step**2).sum(axis=0)
+        rows = np.arange(self.rss_0.size) if rows is None else rows
+        gradient, curvature = np.empty_like(rho), np.empty_like(rho)
+        place = (self.eta2, self.rss_0, s.d, s.log_terms, float(s.dof))
+        profile_derivatives(rho, rows, *place, gradient, curvature)
         return gradient, curvature
 
     def gradient_on_grid(self, grid: Array) -> Array:

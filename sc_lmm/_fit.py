@@ -104,7 +104,8 @@ def fit_models(
     show_progress
         Show a bar: always, never, or (None) if fitting takes longer than a second.
     """
-    spectra = [spectrum(stats, reml=reml) for stats in models]
+    with threadpool_limits(1, user_api="blas"):
+        spectra = [spectrum(stats, reml=reml) for stats in models]
     n_genes = models[0].n_genes
     blocks = [slice(start, start + block_size) for start in range(0, n_genes, block_size)]
     tasks = (
@@ -157,7 +158,7 @@ def minimise_deviance(objective: Profile, n_cells: int) -> tuple[Array, Array, N
     scale = objective.spectrum.log_terms.size / n_cells  # one over the mean number of cells per level
     grid = scale * _GRID
     at_zero, brackets = bracket_minima(objective.gradient_on_grid(grid), grid)
-    inside, converged = refine(lambda rho, rows: objective.genes(rows).derivatives(rho), brackets, scale)
+    inside, converged = refine(objective.derivatives, brackets, scale)
     rows = np.concatenate([at_zero, brackets.rows])
     rho = np.concatenate([np.zeros(at_zero.size), inside])
     deviance = objective.genes(rows).deviance(rho)

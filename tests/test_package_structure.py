@@ -45,7 +45,7 @@ LAYERS: dict[str, set[str]] = {
     "_visit": {"_errors", "_kernels"},
     "_values": {"_errors", "_visit"},
     "_statistics": {"_design", "_errors", "_kernels", "_visit"},
-    "_deviance": {"_statistics"},
+    "_deviance": {"_kernels", "_statistics"},
     "_fit": {"_deviance", "_optimize", "_statistics"},
     # fit -> tests
     "_hypothesis": {"_design", "_errors", "_formula", "_statistics"},

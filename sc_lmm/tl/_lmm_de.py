@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -231,5 +232,10 @@ def _describe(fit: LmmFit, table: pd.DataFrame) -> dict[str, Any]:
     return {
         "coef_names": np.array(fit.coding.coef_names, dtype=object),
         "status": {str(name): int(count) for name, count in table["status"].value_counts(sort=False).items()},
-        "versions": {name: version(name) for name in ("sc-lmm", "anndata", "numpy", "scipy")},
+        "versions": dict(_versions()),
     }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("sc-lmm", "anndata", "numpy", "scipy")}
