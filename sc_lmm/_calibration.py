@@ -59,6 +59,8 @@ def calibrate(stats: SufficientStatistics, hypothesis: Hypothesis, *, seed: int 
     n_levels = stats.sizes.size
     n_draws = int(np.clip(_BUDGET // n_levels, _FEWEST_DRAWS, _MOST_DRAWS))
     rho = _GRID * n_levels / stats.n_cells
+    if _within_df(stats) <= 0:  # nothing is left to estimate sigma from: no gene can be fitted
+        return Calibration(rho, np.ones(rho.size), np.zeros(rho.size), 0, seed)
     donors, cells = draw_parts(stats, n_draws, np.random.default_rng(seed))
     with threadpool_limits(1, user_api="blas"):
         full = _profiles(donors, cells, rho)
@@ -81,7 +83,7 @@ def draw_parts(
     used = values > 1e-11 * stats.n_cells
     u, e = rng.standard_normal((2, q, n_draws))[:, _canonical_rank(stats)]
     z = rng.standard_normal((int(used.sum()), n_draws))
-    rest = rng.chisquare(stats.n_cells - q - int(used.sum()), n_draws)
+    rest = rng.chisquare(_within_df(stats), n_draws)
     means = e / np.sqrt(sizes)
     common = {"nonzero": np.full(n_draws, stats.n_cells), "shift": np.zeros(n_draws)}
     donors = replace(stats, XtY=stats.ZtX.T @ u, ZtY=sizes * u, yty=(sizes * u**2).sum(axis=0), **common)
@@ -93,6 +95,12 @@ def draw_parts(
         **common,
     )
     return donors, cells
+
+
+def _within_df(stats: SufficientStatistics) -> int:
+    """Cells less levels and columns that vary within levels."""
+    rank = np.linalg.matrix_rank(within_products(stats), tol=1e-11 * stats.n_cells, hermitian=True)
+    return stats.n_cells - stats.sizes.size - int(rank)
 
 
 def _canonical_rank(stats: SufficientStatistics) -> NDArray[np.int64]:

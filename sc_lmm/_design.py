@@ -8,7 +8,7 @@ matrix is read. Z is never formed: a random intercept is one level code per cell
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -59,6 +59,25 @@ class Coding:
         """Name the annotation behind a term that is one categorical column, None for any other term."""
         column = term.strip("`")
         return column if column in self.levels else None
+
+    def without(self, term: str) -> Coding:
+        """Coding of the model that lacks one term; the other columns are as they were."""
+        gone = self.terms[term]
+        width = gone.stop - gone.start
+        rest = {name: columns for name, columns in self.terms.items() if name != term}
+        written = [name for name in rest if name != "Intercept"]
+        fixed = " + ".join(written if "Intercept" in rest else ["0", *written]) or "1"
+        kept = [k for k in range(len(self.coef_names)) if not gone.start <= k < gone.stop]
+        return replace(
+            self,
+            formula=parse_formula(f"~ {fixed} + (1 | {self.group})"),
+            coef_names=tuple(self.coef_names[k] for k in kept),
+            terms={n: slice(s.start - width, s.stop - width) if s.start > gone.start else s for n, s in rest.items()},
+            constant=None
+            if self.constant is None or any(self.constant[gone])
+            else tuple(self.constant[k] for k in kept),
+            spec=self.spec.subset(fixed),
+        )
 
 
 @dataclass(frozen=True)

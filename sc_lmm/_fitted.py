@@ -19,8 +19,7 @@ from ._calibration import Calibration, calibrate
 from ._deviance import Profile, profile, spectrum
 from ._errors import alternatives
 from ._fit import STATUS, Fit, fit_models
-from ._formula import parse_formula
-from ._hypothesis import Hypothesis, TestSpec, find_term, hypotheses_of, is_random_term, null_model
+from ._hypothesis import Hypothesis, TestSpec, check_marginal, find_term, hypotheses_of, is_random_term, null_model
 from ._inference import Test, adjust, check_choices, f_test, likelihood_ratio, t_interval, unusable_as_nan
 from ._intervals import profile_interval
 from ._random_effect import random_effect_interval, random_effects, variance_test
@@ -96,23 +95,11 @@ class LmmFit:
     def drop(self, term: str) -> LmmFit:
         """The model without a fixed-effect term, from the same statistics."""
         name = find_term(self.coding, term)
-        dropped = self.coding.terms[name]
-        keep = np.delete(np.arange(len(self.coding.coef_names)), dropped)
-        rest = {t: s for t, s in self.coding.terms.items() if t != name}
+        check_marginal(self.coding, name, "dropped")
+        coding = self.coding.without(name)
+        keep = [self.coding.coef_names.index(c) for c in coding.coef_names]
         eye = np.eye(len(self.coding.coef_names))
-        stats = self.stats.restrict(linalg.null_space(eye[dropped] @ self.stats.basis))
-        width = dropped.stop - dropped.start
-        coding = replace(
-            self.coding,
-            formula=parse_formula(
-                f"~ {' + '.join(t for t in rest if t != 'Intercept') or 1} + (1 | {self.coding.group})"
-            ),
-            coef_names=tuple(self.coding.coef_names[k] for k in keep),
-            terms={
-                t: slice(s.start - width, s.stop - width) if s.start > dropped.start else s for t, s in rest.items()
-            },
-            spec=None,
-        )
+        stats = self.stats.restrict(linalg.null_space(eye[self.coding.terms[name]] @ self.stats.basis))
         return replace(self, coding=coding, stats=replace(stats, basis=stats.basis[keep]), _models={})
 
     def gene(self, name: str) -> GeneSummary:

@@ -66,7 +66,10 @@ def hypotheses_of(coding: Coding, test: TestSpec) -> list[Hypothesis]:
     """Hypotheses that `test` asks for, the first being the one that is shown first."""
     if isinstance(test, str):
         return [contrast_hypothesis(coding, test, test)] if "cond(" in test else term_hypotheses(coding, test)
-    if hasattr(test, "items"):
+    if not test:
+        msg = f"test is empty. {alternatives('', _testable(coding))}"
+        raise DesignError(msg)
+    if isinstance(test, Mapping):
         return [contrast_hypothesis(coding, name, expression) for name, expression in test.items()]
     return [joint_hypothesis(coding, list(test))]
 
@@ -84,38 +87,61 @@ def term_hypotheses(coding: Coding, test: str) -> list[Hypothesis]:
 
 def joint_hypothesis(coding: Coding, tests: list[str]) -> Hypothesis:
     """All coefficients of several terms are zero."""
-    if not tests:
-        msg = f"test is an empty list. {alternatives('', _testable(coding))}"
-        raise DesignError(msg)
     terms = [find_term(coding, test) for test in dict.fromkeys(tests)]
     eye = np.eye(len(coding.coef_names))
     return Hypothesis(" + ".join(terms), np.concatenate([eye[coding.terms[term]] for term in terms]))
 
 
+class Combination:
+    """A linear combination of conditions: rows of X that can be added, subtracted, and multiplied by numbers."""
+
+    def __init__(self, row: Array) -> None:
+        self.row = row
+
+    def __add__(self, other: Combination) -> Combination:
+        """Sum of two combinations."""
+        return Combination(self.row + other.row) if isinstance(other, Combination) else NotImplemented
+
+    def __sub__(self, other: Combination) -> Combination:
+        """Difference of two combinations."""
+        return Combination(self.row - other.row) if isinstance(other, Combination) else NotImplemented
+
+    def __mul__(self, number: float) -> Combination:
+        """Multiply by a number."""
+        return Combination(self.row * float(number)) if isinstance(number, int | float) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, number: float) -> Combination:
+        """Divide by a number."""
+        return self * (1 / number)
+
+    def __neg__(self) -> Combination:
+        """Turn the sign."""
+        return self * -1
+
+
 def contrast_hypothesis(coding: Coding, name: str, expression: str) -> Hypothesis:
     """One linear combination of the expected expression under conditions, e.g. ``cond(a='x') - cond(a='y')``."""
+    how = "Add, subtract and scale conditions, for example \"cond(diagnosis='AD') - cond(diagnosis='control')\"."
     try:
         value = eval(expression, {"__builtins__": {}}, {"cond": lambda **where: condition(coding, where)})
-    except (NameError, SyntaxError, TypeError) as error:
-        msg = (
-            f"contrast {expression!r} cannot be read: {error}. Combine conditions with + - * /, for example "
-            f"\"cond(diagnosis='AD') - cond(diagnosis='control')\"."
-        )
+    except (ArithmeticError, AttributeError, LookupError, NameError, SyntaxError, TypeError) as error:
+        msg = f"contrast {expression!r} cannot be read: {error}. {how}"
         raise DesignError(msg) from error
-    L = np.asarray(value, dtype=np.float64)
-    if L.shape != (len(coding.coef_names),):
-        msg = f"contrast {expression!r} is not a combination of conditions. Use cond(...) - cond(...)."
+    if not isinstance(value, Combination) or not np.isfinite(value.row).all():
+        msg = f"contrast {expression!r} is not a combination of conditions. {how}"
         raise DesignError(msg)
-    if np.abs(L).max() < 1e-12:
+    if np.abs(value.row).max() < 1e-12:
         msg = (
             f"contrast {expression!r} is zero for every coefficient: its conditions are coded alike. Columns not named "
             f"in cond() are at their reference level or 0; name the ones that should differ."
         )
         raise DesignError(msg)
-    return Hypothesis(name, L[None, :])
+    return Hypothesis(name, value.row[None, :])
 
 
-def condition(coding: Coding, where: Mapping[str, Any]) -> Array:
+def condition(coding: Coding, where: Mapping[str, Any]) -> Combination:
     """Row of X for a condition; columns that are not named are at their reference level, or 0 for numbers."""
     variables = coding.formula.variables
     row: dict[str, Any] = {name: coding.levels[name][0] if name in coding.levels else 0.0 for name in variables}
@@ -123,18 +149,27 @@ def condition(coding: Coding, where: Mapping[str, Any]) -> Array:
         if name not in row:
             msg = f"cond({name}=...) names a column that is not in the formula. {alternatives(name, variables)}"
             raise DesignError(msg)
-        if name in coding.levels and str(value) not in coding.levels[name]:
-            levels = coding.levels[name]
-            msg = (
-                f"cond({name}={value!r}): no cell has this level, so it is not estimable. {alternatives(value, levels)}"
-            )
-            raise DesignError(msg)
-        row[name] = str(value) if name in coding.levels else float(value)
-    data = pd.DataFrame({name: [value] for name, value in row.items()})
+        row[name] = _level(coding, name, value) if name in coding.levels else _number(name, value)
+    data = pd.DataFrame({name: [value] for name, value in row.items()}, index=[0])
     for name, levels in coding.levels.items():
         data[name] = pd.Categorical(data[name], categories=list(levels))
     context = group_transforms(pd.Series(["a new level"]))
-    return coding.spec.get_model_matrix(data, context=context).to_numpy(dtype=np.float64)[0]
+    return Combination(coding.spec.get_model_matrix(data, context=context).to_numpy(dtype=np.float64)[0])
+
+
+def _level(coding: Coding, name: str, value: object) -> str:
+    if str(value) not in coding.levels[name]:
+        found = alternatives(str(value), coding.levels[name])
+        msg = f"cond({name}={value!r}): no cell has this level, so it is not estimable. {found}"
+        raise DesignError(msg)
+    return str(value)
+
+
+def _number(name: str, value: object) -> float:
+    if not isinstance(value, int | float):
+        msg = f"cond({name}={value!r}): {name!r} is numeric. Give a number."
+        raise DesignError(msg)
+    return float(value)
 
 
 def find_term(coding: Coding, test: str) -> str:
@@ -152,6 +187,14 @@ def find_term(coding: Coding, test: str) -> str:
 def _factors(term: str) -> list[str]:
     """Factors of a term without blanks, in one order: a:b is b:a."""
     return sorted(factor.strip("`") for factor in re.sub(r"\s", "", term).split(":"))
+
+
+def check_marginal(coding: Coding, term: str, purpose: str) -> None:
+    """Refuse what has no meaning for a term that is part of an interaction, whose columns would keep it."""
+    inside = [other for other in coding.terms if other != term and set(_factors(term)) < set(_factors(other))]
+    if inside:
+        msg = f"Term {term!r} is part of the interaction {inside[0]!r} and cannot be {purpose}. Start from a formula without it."
+        raise DesignError(msg)
 
 
 def null_model(stats: SufficientStatistics, hypothesis: Hypothesis) -> SufficientStatistics:

@@ -60,8 +60,11 @@ def squeeze(variance: Array, df: Array, mean: Array | None) -> Prior:
         common, centre = _prior_df(ratio[some], df[used][some])
         s0[used] = np.exp(log_s0) * centre
         df0[used] = _shrink_outliers(variance[used] / s0[used], df[used], common)
-    prior = np.where(df0 > 0, df0 * s0, 0.0)
-    return Prior(s0, df0, (prior + df * variance) / (df0 + df), df + df0)
+    squeezed, total = variance.copy(), df.copy()
+    has_prior = df0 > 0
+    total[has_prior] += df0[has_prior]
+    squeezed[has_prior] = ((df0 * s0 + df * variance)[has_prior]) / total[has_prior]
+    return Prior(s0, df0, squeezed, total)
 
 
 def _mean_log(df: Array) -> Array:

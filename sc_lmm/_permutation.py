@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from ._statistics import SufficientStatistics
 
+_MOST_TRIES = 50
+_SINGULAR = 1e12  # condition number of X'X in standardised columns
+
 
 def check_permutable(stats: SufficientStatistics, columns: slice, term: str) -> None:
     """Refuse a term that varies within levels: its values belong to cells, not donors."""
@@ -37,3 +40,17 @@ def permute_levels(stats: SufficientStatistics, columns: slice, order: NDArray[n
     ZtX, XtY = means * stats.sizes[:, None], stats.XtY.copy()
     XtY[columns] = means[:, columns].T @ stats.ZtY
     return replace(stats, ZtX=ZtX, XtX=within_products(stats) + means.T @ ZtX, XtY=XtY)
+
+
+def draw_orders(
+    stats: SufficientStatistics, columns: slice, n_orders: int, rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Random orders of the levels; one that makes the term a combination of other columns is drawn again."""
+    orders: list[NDArray[np.int64]] = []
+    for _ in range(_MOST_TRIES * n_orders):
+        if len(orders) == n_orders:
+            break
+        order = rng.permutation(stats.sizes.size)
+        if np.linalg.cond(permute_levels(stats.genes(slice(0, 0)), columns, order).XtX) < _SINGULAR:
+            orders.append(order)
+    return orders

@@ -44,8 +44,12 @@ def variance_test(
     objective: Profile, fit: Fit, n_cells: int, *, seed: int = 0, n_draws: int = _N_DRAWS
 ) -> VarianceTest:
     """Test sigma_u = 0 for every gene from its restricted deviance `objective` and REML `fit`."""
-    at_zero = objective.deviance(np.zeros(fit.rho.size))
-    ratio = np.where(fit.usable, np.maximum(at_zero - fit.deviance, 0.0), np.nan)
+    ratio = np.full(fit.rho.size, np.nan)
+    sound = np.flatnonzero(fit.usable)
+    if sound.size == 0:
+        return VarianceTest(ratio, ratio)
+    at_zero = objective.genes(sound).deviance(np.zeros(sound.size))
+    ratio[sound] = np.maximum(at_zero - fit.deviance[sound], 0.0)
     return VarianceTest(ratio, _log_tail(ratio, null_distribution(objective, n_cells, seed=seed, n_draws=n_draws)))
 
 

@@ -97,10 +97,15 @@ class GeneSummary:
             f"  {'residual':<24} sd {self.sd_residual:.5g}\n"
             f"  share between {self.group} (ICC) {self.icc:.3g}\n\n"
             f"Fixed effects (REML)\n{self.fixed.to_string(float_format='{:.5g}'.format)}\n\n"
-            f"{len(effects)} {self.group}, effects from {effects.min():.4g} ({effects.idxmin()}) "
-            f"to {effects.max():.4g} ({effects.idxmax()})"
+            f"{len(effects)} {self.group}" + _range(effects)
         )
 
     def _repr_html_(self) -> str:
         head, *_ = repr(self).split("Fixed effects")
         return f"<pre>{head}</pre>{self.fixed.to_html(float_format='{:.5g}'.format)}{self.ranef.to_html()}"
+
+
+def _range(effects: pd.Series) -> str:
+    if effects.isna().all():
+        return ", no effects: the gene could not be fitted"
+    return f", effects from {effects.min():.4g} ({effects.idxmin()}) to {effects.max():.4g} ({effects.idxmax()})"

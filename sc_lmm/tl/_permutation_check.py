@@ -11,8 +11,8 @@ from tqdm.auto import tqdm
 
 from .._docs import doc_params
 from .._errors import DesignError
-from .._hypothesis import find_term
-from .._permutation import check_permutable, permute_levels
+from .._hypothesis import check_marginal, find_term
+from .._permutation import check_permutable, draw_orders, permute_levels
 from ._lmm_fit import lmm_fit
 
 if TYPE_CHECKING:
@@ -119,8 +119,8 @@ def permutation_check(
     term = find_term(fit.coding, test)
     columns = fit.coding.terms[term]
     check_permutable(fit.stats, columns, term)
-    rng = np.random.default_rng(seed)
-    orders = [rng.permutation(fit.stats.sizes.size) for _ in range(n_permutations)]
+    check_marginal(fit.coding, term, "permuted")
+    orders = draw_orders(fit.stats, columns, n_permutations, np.random.default_rng(seed))
     bar = tqdm(orders, desc="permuting", delay=0 if show_progress else 1, disable=show_progress is False, leave=False)
     shares = [_shares(_permuted(fit, columns, order), term, methods, alphas) for order in bar]
     values = (fit.stats.ZtX / fit.stats.sizes[:, None])[:, columns]
