@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import sc_lmm as sl
-from sc_lmm import LmmWarning
-from sc_lmm import _visit
+from sc_lmm import LmmWarning, _visit
 from sc_lmm._design import build_design
 from sc_lmm._fit import fit_models
 from sc_lmm._statistics import SufficientStatistics, sufficient_statistics
@@ -268,7 +267,7 @@ def swap_first_entries(matrix: sparse.csr_matrix) -> None:
     matrix.indices[:2] = matrix.indices[1::-1].copy()
 
 
-def corrupt(form: type, what: str) -> sparse.csr_matrix:
+def corrupt(form: type, what: str) -> sparse.csr_matrix:  # noqa: C901 - a list of ways
     matrix = form(1.0 + np.random.default_rng(3).poisson(1.0, (50, 50)))
     start = matrix.indptr[20]
     if "untidy" in what:
@@ -315,9 +314,9 @@ def report_corrupt_matrix(form: str, what: str) -> None:
     """Print what reading the matrix leads to."""
     try:
         statistics(corrupt(FORMS[form], what), draw_obs(np.random.default_rng(3), 50, 6))
-        print("no error", flush=True)
+        print("no error", flush=True)  # noqa: T201 - read by the parent process
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told
-        print(type(error).__name__, str(error).replace("\n", " "), flush=True)
+        print(type(error).__name__, str(error).replace("\n", " "), flush=True)  # noqa: T201 - read by the parent process
 
 
 def report_in_another_process(cases: list[tuple[str, str]]) -> tuple[list[str], str]:
