@@ -38,12 +38,14 @@ class Alias:
 def find_aliases(X: NDArray[np.float64], names: Sequence[str]) -> list[Alias]:
     """Columns of `X` (n, p) that earlier columns determine, each with its exact relation."""
     scale = _spread(X)
-    R = np.linalg.qr(X / scale, mode="r")
+    R: NDArray[np.float64] = np.asarray(np.linalg.qr(X / scale, mode="r"))
     spread = np.array([_deviation(R, j) for j in range(X.shape[1])])
     independent: list[int] = []
     aliases: list[Alias] = []
     for j in range(X.shape[1]):
-        solution = np.linalg.lstsq(R[:, independent], R[:, j], rcond=None)[0]
+        solution: NDArray[np.float64] = np.asarray(
+            np.linalg.lstsq(R[:, independent], R[:, j], rcond=None)[0], dtype=np.float64
+        )
         left = R[:, j] - R[:, independent] @ solution
         if np.linalg.norm(left) > _TOLERANCE * spread[j]:
             independent.append(j)

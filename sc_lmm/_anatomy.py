@@ -160,7 +160,7 @@ def _moments(design: Design) -> tuple[Array, Array]:
     R = np.zeros((0, X.shape[1]))
     for start in range(0, len(X), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        R = np.linalg.qr(np.vstack([R, X[rows] - shift - centred[codes[rows]]]), mode="r")
+        R = np.asarray(np.linalg.qr(np.vstack([R, X[rows] - shift - centred[codes[rows]]]), mode="r"))
     return shift + centred, _without_rounding(R, centred, sizes, shift)
 
 

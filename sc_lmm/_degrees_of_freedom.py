@@ -19,7 +19,7 @@ Kenward & Roger 1997; Halekoh & Hojsgaard 2014 (pbkrtest); Fai & Cornelius 1996;
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -135,7 +135,7 @@ def _moments(stats: SufficientStatistics, fit: Fit) -> _Moments:
     def between(weight: Array) -> Array:
         return (weight @ outer).reshape(-1, p, p)
 
-    Phi = np.linalg.inv(_finite(W / s + between(n / d)))
+    Phi: Any = np.linalg.inv(_finite(W / s + between(n / d)))
     P = (-between(n**2 / d**2), -(W / s**2 + between(n / d**2)))
     Q11, Q12, Q22 = between(n**3 / d**3), between(n**2 / d**3), W / s**3 + between(n / d**3)
     return _Moments(Phi, P, ((Q11, Q12), (Q12, Q22)))

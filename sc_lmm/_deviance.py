@@ -96,7 +96,7 @@ class Profile:
 def spectrum(stats: SufficientStatistics, *, reml: bool) -> Spectrum:
     """Diagonalise the random term in the complement of the fixed effects."""
     p = stats.XtX.shape[0]
-    slopes = np.linalg.solve(stats.XtX, stats.ZtX.T).T
+    slopes: Any = np.linalg.solve(stats.XtX, stats.ZtX.T).T
     values, vectors = linalg.eigh(np.diag(stats.sizes) - slopes @ stats.ZtX.T)
     rank = stats.sizes.size + _within(stats)[1].shape[1] - p
     d, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]

@@ -75,7 +75,7 @@ class SufficientStatistics:
 
         The null hypothesis L beta = 0 is the model with span = null space of L.
         """
-        ones = None if self.ones is None else np.linalg.lstsq(span, self.ones, rcond=None)[0]
+        ones: Any = None if self.ones is None else np.linalg.lstsq(span, self.ones, rcond=None)[0]
         stats = self
         if self.ones is None or ones is None or not np.allclose(span @ ones, self.ones, atol=1e-9):
             # The restricted model cannot absorb a constant, so the shift has to be undone.

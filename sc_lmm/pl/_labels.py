@@ -99,16 +99,16 @@ def _covered(boxes: Array, points: Array) -> Array:
 
 
 def _inside(boxes: Array, frame: Array) -> NDArray[np.bool_]:
-    return (boxes[:, :2] >= frame[:2]).all(axis=1) & (boxes[:, 2:] <= frame[2:]).all(axis=1)
+    return np.asarray((boxes[:, :2] >= frame[:2]).all(axis=1) & (boxes[:, 2:] <= frame[2:]).all(axis=1))
 
 
 def _overlap(boxes: Array, taken: Array) -> NDArray[np.bool_]:
     """Whether a box overlaps any that is taken."""
     lower, upper = boxes[:, None, :2] < taken[:, 2:], boxes[:, None, 2:] > taken[:, :2]
-    return (lower & upper).all(axis=2).any(axis=1)
+    return np.asarray(np.any(np.all(lower & upper, axis=2), axis=1))
 
 
 def _crossing(leaders: Array, taken: Array) -> NDArray[np.bool_]:
     """Whether a line, given as points (k, places, 2), runs through a box that is taken."""
     after, before = leaders[:, :, None] > taken[:, :2], leaders[:, :, None] < taken[:, 2:]
-    return (after & before).all(axis=3).any(axis=(0, 2))
+    return np.asarray(np.any(np.all(after & before, axis=3), axis=(0, 2)))
