@@ -17,7 +17,7 @@ from scipy import linalg
 
 from ._calibration import Calibration, calibrate
 from ._deviance import Profile, profile, spectrum
-from ._errors import alternatives
+from ._errors import DesignError, alternatives
 from ._fit import STATUS, Fit, fit_models
 from ._hypothesis import Hypothesis, TestSpec, check_marginal, find_term, hypotheses_of, is_random_term, null_model
 from ._inference import Test, adjust, check_choices, f_test, likelihood_ratio, t_interval, unusable_as_nan
@@ -154,6 +154,12 @@ class LmmFit:
         return f"<b>{lines[0]}</b><br>" + "<br>".join(lines[1:])
 
     def _outcome(self, hypothesis: Hypothesis, method: str, *, calibrate: bool, moderate: bool, seed: int) -> Test:
+        if self._n_directions == 0:
+            msg = (
+                f"The coefficients that differ between {self.coding.group} use up all {self.stats.sizes.size} of them: "
+                f"nothing is left to estimate their variance from. Drop such a covariate, or add donors."
+            )
+            raise DesignError(msg)
         if method != "lrt":
             objective = self._objective()
             outcome = f_test(self.stats, objective, self.reml, hypothesis, method, moderate=moderate)
@@ -225,6 +231,12 @@ class LmmFit:
             "status": pd.Categorical.from_codes(fit.status.astype(int), dtype=pd.CategoricalDtype(list(STATUS))),
         }
         return pd.DataFrame(columns, index=self.var_names)
+
+    @property
+    def _n_directions(self) -> int:
+        """Directions in which levels differ beside the fixed effects: what the donor variance is estimated from."""
+        one = self.stats.genes(slice(0, 1))
+        return self._kept("n directions", lambda: spectrum(one, reml=True).d.size)
 
     def _objective(self) -> Profile:
         return self._kept("objective", lambda: profile(self.stats, spectrum(self.stats, reml=True)))

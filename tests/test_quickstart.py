@@ -180,7 +180,7 @@ def test_code_of_the_readme_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     for block in blocks:
         exec(block, names)
     plt.close("all")
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     assert "lmm_de" in names["adata"].varm
 
 
