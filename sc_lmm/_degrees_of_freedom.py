@@ -57,14 +57,19 @@ def between_within(stats: SufficientStatistics, fit: Fit, L: Array) -> FTest:
 
     Schluchter & Elashoff 1990, the DDFM=BW of SAS: exact for balanced donors, never more than the donors can give.
     """
-    W = within_products(stats)
-    constant = np.diag(W) <= 1e-10 * stats.n_cells
-    touched = np.abs(L @ stats.basis).max(axis=0) > 1e-12
-    q = stats.sizes.size
-    between = q - constant.sum()
-    within = stats.n_cells - q - (~constant).sum()
-    df = between if (touched & constant).any() else within
+    constant, q = _constant_columns(stats), stats.sizes.size
+    df = q - constant.sum() if judged_between(stats, L) else stats.n_cells - q - (~constant).sum()
     return wald(fit, L, np.full(fit.rho.size, float(df)))
+
+
+def judged_between(stats: SufficientStatistics, L: Array) -> bool:
+    """Whether the hypothesis touches a column that is constant within every level."""
+    touched = np.abs(L @ stats.basis).max(axis=0) > 1e-12
+    return bool((touched & _constant_columns(stats)).any())
+
+
+def _constant_columns(stats: SufficientStatistics) -> NDArray[np.bool_]:
+    return np.asarray(np.diag(within_products(stats)) <= 1e-10 * stats.n_cells)
 
 
 def wald(fit: Fit, L: Array, df: Array) -> FTest:
@@ -93,7 +98,8 @@ def kenward_roger(stats: SufficientStatistics, objective: Profile, fit: Fit, L: 
     """Adjusted covariance and the F approximation of Kenward & Roger 1997, as in pbkrtest."""
     K, q = L @ stats.basis, L.shape[0]
     moments = _moments(stats, fit)
-    cov = np.linalg.inv(_expected_information(objective, fit))
+    # No information on tau at all, where fixed effects tell every level apart, leaves that of sigma^2.
+    cov = np.linalg.pinv(_expected_information(objective, fit), hermitian=True)
     Phi, P = moments.Phi, moments.P
     inner = sum(cov[:, i, j, None, None] * (moments.Q[i][j] - P[i] @ Phi @ P[j]) for i in range(2) for j in range(2))
     adjusted = K @ (Phi + 2 * Phi @ inner @ Phi) @ K.T
@@ -168,7 +174,7 @@ def _covariance_of_variances(objective: Profile, fit: Fit) -> Array:
     observed, expected = _observed_information(objective, fit), _expected_information(objective, fit)
     positive = (observed[:, 0, 0] > 0) & (np.linalg.det(observed) > 0)
     use_observed = positive & (fit.status != BOUNDARY)
-    return np.linalg.inv(np.where(use_observed[:, None, None], observed, expected))
+    return np.linalg.pinv(np.where(use_observed[:, None, None], observed, expected), hermitian=True)
 
 
 def _symmetric(a: Array, b: Array, c: Array) -> Array:

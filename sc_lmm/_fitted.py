@@ -16,6 +16,7 @@ import pandas as pd
 from scipy import linalg
 
 from ._calibration import Calibration, calibrate
+from ._degrees_of_freedom import judged_between
 from ._deviance import Profile, profile, spectrum
 from ._errors import DesignError, alternatives
 from ._fit import STATUS, Fit, fit_models
@@ -154,7 +155,7 @@ class LmmFit:
         return f"<b>{lines[0]}</b><br>" + "<br>".join(lines[1:])
 
     def _outcome(self, hypothesis: Hypothesis, method: str, *, calibrate: bool, moderate: bool, seed: int) -> Test:
-        if self._n_directions == 0:
+        if self._n_directions == 0 and judged_between(self.stats, hypothesis.L):
             msg = (
                 f"The coefficients that differ between {self.coding.group} use up all {self.stats.sizes.size} of them: "
                 f"nothing is left to estimate their variance from. Drop such a covariate, or add donors."
