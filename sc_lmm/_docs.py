@@ -50,7 +50,10 @@ gene_symbols
 
 def doc_params(function: F) -> F:
     """Put the shared paragraphs in place of their ``{name}`` in the docstring."""
+    doc = function.__doc__ or ""
     for name, text in _PARAMETERS.items():
-        if function.__doc__:
-            function.__doc__ = function.__doc__.replace(f"    {{{name}}}\n", indent(text, "    ") + "\n")
+        # From Python 3.13 on the compiler strips the common indentation of docstrings, so both forms occur.
+        for margin in ("", "    "):
+            doc = doc.replace(f"\n{margin}{{{name}}}\n", f"\n{indent(text, margin)}\n")
+    function.__doc__ = doc
     return function

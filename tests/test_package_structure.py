@@ -6,6 +6,7 @@ import ast
 import graphlib
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from functools import cache
@@ -308,3 +309,8 @@ def test_docstring_names_every_parameter_and_has_an_example(function: Callable) 
     assert ">>> " in doc
     lines = [line.strip("*") for line in doc.splitlines()]  # **kwargs
     assert [name for name in inspect.signature(function).parameters if name not in lines] == []
+
+
+@each_public
+def test_shared_paragraphs_are_filled_in(function: Callable) -> None:
+    assert re.findall(r"^ *\{[a-z_]+\}$", inspect.getdoc(function) or "", flags=re.MULTILINE) == []
