@@ -22,14 +22,14 @@ from numba import njit
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-OK, OUT_OF_RANGE, UNTIDY = 0, 1, 2  # UNTIDY: indices not strictly ascending, an entry may be stored twice
+OK, UNTIDY = 0, 1  # UNTIDY: indices out of range or not strictly ascending, so that an entry may be stored twice
 
 # Slots of acc in `csr_rows`: one gene's running sums side by side, so that an entry touches one cache line.
 SUM, SQUARE, NONZERO, N_SLOTS = 0, 1, 2, 3
 
 
 @njit(nogil=True, cache=True)
-def csr_rows(  # noqa: C901 - one loop nest, so that an entry is visited once
+def csr_rows(
     data: NDArray,
     indices: NDArray,
     indptr: NDArray,
@@ -38,7 +38,7 @@ def csr_rows(  # noqa: C901 - one loop nest, so that an entry is visited once
     codes: NDArray[np.int32],  # (n,) their levels, ascending
     C: NDArray[np.float64],  # (n, n_columns), n_columns >= 1
     gene_of: NDArray[np.int32] | None,  # (n_vars,), None if every column is a gene
-    shift: NDArray[np.float64] | None,  # (G,) zero for a gene with entries that are not stored, None if all are zero
+    shift: NDArray[np.float64] | None,  # (G,) zero for a gene that some cell does not express, None if all are zero
     start: int,
     stop: int,
     acc: NDArray[np.float64],  # (G, N_SLOTS + n_columns) zeros; this task's sums over all its cells
@@ -46,38 +46,77 @@ def csr_rows(  # noqa: C901 - one loop nest, so that an entry is visited once
     ZtY: NDArray[np.float64],  # (q, G)
 ) -> int:
     """Visit rows `start` to `stop`. Tests for None are resolved by the compiler, not per entry."""
-    n_columns, n_genes = C.shape[1], acc.shape[0]
     for i in range(start, stop):
-        row = rows[i]
-        previous, first = -1, C[i, 0]
-        for e in range(indptr[row], indptr[row + 1]):
-            column = indices[e]
-            if column < 0 or column >= n_vars:
-                return OUT_OF_RANGE
-            if column <= previous:
-                return UNTIDY
-            previous = column
-            g = column
-            if gene_of is not None:
-                g = gene_of[column]
-                if g < 0:
-                    continue
-            stored = np.float64(data[e])
-            y = stored
-            if shift is not None:
-                y = stored - shift[g]
-            acc[g, SUM] += y
-            acc[g, SQUARE] += y * y
-            acc[g, NONZERO] += stored != 0
-            acc[g, N_SLOTS] += first * y  # the usual single covariate, without the cost of a loop
-            for k in range(1, n_columns):
-                acc[g, N_SLOTS + k] += C[i, k] * y
+        begin, end = indptr[rows[i]], indptr[rows[i] + 1]
+        columns, values = indices[begin:end], data[begin:end]
+        if not _add_row(columns, values, n_vars, C[i, 0], gene_of, shift, acc):
+            return UNTIDY
+        for k in range(1, C.shape[1]):
+            _add_products(columns, values, C[i, k], gene_of, shift, acc[:, N_SLOTS + k])
         if i + 1 == stop or codes[i + 1] != codes[i]:
             target = head if codes[i] == codes[start] else ZtY[codes[i]]
-            for g in range(n_genes):
+            for g in range(acc.shape[0]):
                 target[g] += acc[g, SUM]
                 acc[g, SUM] = 0.0
     return OK
+
+
+@njit(nogil=True, cache=True)
+def _add_row(
+    columns: NDArray,  # (m,) of one row
+    values: NDArray,  # (m,)
+    n_vars: int,
+    c: float,  # the usual single covariate
+    gene_of: NDArray[np.int32] | None,
+    shift: NDArray[np.float64] | None,
+    acc: NDArray[np.float64],
+) -> bool:
+    """The inner loop of a visit; nothing may be added to it that is not needed for every entry."""
+    previous = -1
+    for e in range(columns.size):
+        column = columns[e]
+        if column <= previous or column >= n_vars:
+            return False
+        previous = column
+        gene = column
+        if gene_of is not None:
+            gene = gene_of[column]
+            if gene < 0:
+                continue
+        g = np.uint32(gene)  # unsigned: the compiler leaves out Python's counting from the end
+        y = np.float64(values[e])
+        if y == 0:
+            continue
+        if shift is not None:
+            y -= shift[g]
+        acc[g, SUM] += y
+        acc[g, SQUARE] += y * y
+        acc[g, NONZERO] += 1.0
+        acc[g, N_SLOTS] += c * y
+    return True
+
+
+@njit(nogil=True, cache=True)
+def _add_products(
+    columns: NDArray,  # (m,) of one row, in range
+    values: NDArray,  # (m,)
+    c: float,
+    gene_of: NDArray[np.int32] | None,
+    shift: NDArray[np.float64] | None,
+    products: NDArray[np.float64],  # (G,) added to
+) -> None:
+    """One more cell-level column, while the row is in cache."""
+    for e in range(columns.size):
+        gene = columns[e]
+        if gene_of is not None:
+            gene = gene_of[gene]
+            if gene < 0:
+                continue
+        g = np.uint32(gene)
+        y = np.float64(values[e])
+        if shift is not None:
+            y -= shift[g]
+        products[g] += c * y
 
 
 @njit(nogil=True, cache=True)
@@ -102,9 +141,7 @@ def csc_columns(
         square, count, previous = 0.0, 0, -1
         for e in range(indptr[columns[g]], indptr[columns[g] + 1]):
             row = indices[e]
-            if row < 0 or row >= n_obs:
-                return OUT_OF_RANGE
-            if row <= previous:
+            if row <= previous or row >= n_obs:
                 return UNTIDY
             previous = row
             j = code_of[row]

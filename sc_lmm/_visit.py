@@ -81,10 +81,6 @@ _SUPPORTED = (
 _CORRUPT = "The sparse matrix has an index outside its shape: it is corrupt. Rebuild or reload it."
 
 
-class _Untidy(Exception):  # control flow, never seen by a user
-    """Entries of one row or column are not in strictly ascending order, so that some may be stored twice."""
-
-
 def check_matrix(matrix: Any) -> None:
     """Refuse what cannot be read, before anything is."""
     dtype = getattr(matrix, "dtype", None)
@@ -135,7 +131,8 @@ def _visit_dense(matrix: np.ndarray, cells: Cells, genes: Genes, advance: Callab
         inputs: tuple[Any, ...] = (matrix, cells.rows, genes.columns, cells.codes, cells.C, genes.shift)
         return kernel(*inputs, start, stop, *sums)
 
-    _run(task, _even_cuts(genes.columns.size), advance)
+    for _ in _run(task, _even_cuts(genes.columns.size), advance):
+        pass
     return sums
 
 
@@ -154,11 +151,8 @@ def _visit_csc(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
         stored = (matrix.data, matrix.indices, matrix.indptr)
         return kernel(*stored, genes.columns, code_of, C_of, genes.shift, start, stop, *sums)
 
-    try:
-        _run(task, _even_cuts(genes.columns.size), advance)
-    except _Untidy:
-        return _visit_tidied(matrix, cells, genes)
-    return sums
+    outcomes = list(_run(task, _even_cuts(genes.columns.size), advance))
+    return _visit_tidied(matrix, cells, genes) if _kernels.UNTIDY in outcomes else sums
 
 
 @_visit_memory.register(sparse.csr_matrix)
@@ -170,24 +164,22 @@ def _visit_csr(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
     C = cells.C if cells.C.shape[1] else np.zeros((cells.rows.size, 1))
     gene_of = _gene_of(genes, matrix.shape[1])
     shift = genes.shift if genes.shift.any() else None
-    cuts = _even_cuts(cells.rows.size)
-    accs = {cut: np.zeros((n_genes, _kernels.N_SLOTS + C.shape[1])) for cut in cuts}
-    heads = {cut: np.zeros(n_genes) for cut in cuts}
 
-    def task(start: int, stop: int) -> int:
+    def task(start: int, stop: int) -> tuple[int, Array, Array]:
+        acc, head = np.zeros((n_genes, _kernels.N_SLOTS + C.shape[1])), np.zeros(n_genes)
         stored = (matrix.data, matrix.indices, matrix.indptr, matrix.shape[1])
-        own = (accs[start, stop], heads[start, stop], sums.ZtY)
-        return _kernels.csr_rows(*stored, cells.rows, cells.codes, C, gene_of, shift, start, stop, *own)
+        place = (cells.rows, cells.codes, C, gene_of, shift, start, stop)
+        return _kernels.csr_rows(*stored, *place, acc, head, sums.ZtY), acc, head
 
-    try:
-        _run(task, cuts, advance)
-    except _Untidy:
-        return _visit_tidied(matrix, cells, genes)
-    for cut in cuts:  # in the order of the cells, whichever thread was first
-        sums.ZtY[cells.codes[cut[0]]] += heads[cut]
-        sums.yty[:] += accs[cut][:, _kernels.SQUARE]
-        sums.nonzero[:] += accs[cut][:, _kernels.NONZERO].astype(np.int64)
-        sums.CtY[:] += accs[cut][:, _kernels.N_SLOTS :][:, : cells.C.shape[1]].T
+    cuts = _even_cuts(cells.rows.size)
+    # Tasks arrive in the order of the cells, whichever thread was first, and their memory serves the next ones.
+    for (start, _), (outcome, acc, head) in zip(cuts, _run(task, cuts, advance), strict=True):
+        if outcome == _kernels.UNTIDY:
+            return _visit_tidied(matrix, cells, genes)
+        sums.ZtY[cells.codes[start]] += head
+        sums.yty[:] += acc[:, _kernels.SQUARE]
+        sums.nonzero[:] += acc[:, _kernels.NONZERO].astype(np.int64)
+        sums.CtY[:] += acc[:, _kernels.N_SLOTS :][:, : cells.C.shape[1]].T
     return sums
 
 
@@ -220,13 +212,13 @@ def _visit_tidied(matrix: Any, cells: Cells, genes: Genes) -> Sums:
     return sums
 
 
-def _run(task: Callable[[int, int], int], cuts: Sequence[tuple[int, int]], advance: Callable[[float], object]) -> None:
+def _run(
+    task: Callable[[int, int], Any], cuts: Sequence[tuple[int, int]], advance: Callable[[float], object]
+) -> Iterator[Any]:
+    """Results of the tasks in their order, computed by threads."""
     with ThreadPoolExecutor(numba.get_num_threads()) as pool:
-        for outcome in pool.map(lambda cut: task(*cut), cuts):
-            if outcome == _kernels.OUT_OF_RANGE:
-                raise ValueError(_CORRUPT)
-            if outcome == _kernels.UNTIDY:
-                raise _Untidy
+        for result in pool.map(lambda cut: task(*cut), cuts):
+            yield result
             advance(1 / len(cuts))
 
 
