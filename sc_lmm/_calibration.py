@@ -122,7 +122,7 @@ def _mean_ratio(
     full: Profile, null: Profile, rho: float, stats: SufficientStatistics, hypothesis: Hypothesis
 ) -> tuple[float, float]:
     """Mean of the ratio over the draws and its standard error, after regression on controls of known mean."""
-    ratio = minimise_deviance(null, stats.n_cells)[1] - minimise_deviance(full, stats.n_cells)[1]
+    ratio = minimise_deviance(null)[1] - minimise_deviance(full)[1]
     controls = _controls(full, null, np.full(ratio.size, rho), stats, hypothesis)
     slopes, *_ = np.linalg.lstsq(controls - controls.mean(axis=0), ratio - ratio.mean(), rcond=None)
     adjusted = ratio - controls @ slopes

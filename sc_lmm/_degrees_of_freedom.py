@@ -164,7 +164,7 @@ def _observed_information(objective: Profile, fit: Fit) -> Array:
     """Half the Hessian of the restricted deviance in (tau, s), (G, 2, 2)."""
     d, nu = objective.spectrum.d[:, None], objective.spectrum.dof - objective.spectrum.d.size
     v = fit.sigma2 * (1 + fit.rho * d)
-    curvature = 2 * objective.eta2 / v**3 - 1 / v**2
+    curvature = 2 * objective.eta2.T / v**3 - 1 / v**2
     tt, ts = (d**2 * curvature).sum(axis=0), (d * curvature).sum(axis=0)
     ss = curvature.sum(axis=0) + 2 * objective.rss_0 / fit.sigma2**3 - nu / fit.sigma2**2
     return _finite(_symmetric(tt, ts, ss) / 2)

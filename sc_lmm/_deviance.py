@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import linalg
 
-from ._kernels import profile_derivatives
+from ._coefficients import Moments, least_squares
+from ._optimize import Shared, shared
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,22 +48,36 @@ class Spectrum:
     dof: int  # n for ML, n - p for REML
     constant: float  # log|X'X| in the user's columns for REML, 0 for ML
 
+    @property
+    def offset(self) -> float:
+        """What the deviance is above dof log rss + sum log(1 + rho log_terms)."""
+        return self.dof * (np.log(2 * np.pi / self.dof) + 1) + self.constant
+
+    @property
+    def unit(self) -> float:
+        """Natural unit of rho, one over the mean number of cells per level."""
+        return self.log_terms.size / self.dof
+
+    def shared(self) -> Shared:
+        """Tables for the minimisation over rho."""
+        return shared(self.d, self.log_terms, self.dof, self.unit)
+
 
 @dataclass(frozen=True)
 class Profile:
     """The deviance of G genes as a function of rho."""
 
     spectrum: Spectrum
-    eta2: Array  # (r, G) squared projections of y
+    eta2: Array  # (G, r) squared projections of y
     rss_0: Array  # (G,) residual sum of squares beside X and a free mean per level
 
-    def genes(self, index: NDArray[Any]) -> Profile:
-        """Profile of some of the genes, in the order and with the repeats of `index`."""
-        return replace(self, eta2=self.eta2[:, index], rss_0=self.rss_0[index])
+    def genes(self, index: slice | NDArray[Any]) -> Profile:
+        """Profile of some of the genes."""
+        return replace(self, eta2=self.eta2[index], rss_0=self.rss_0[index])
 
     def rss(self, rho: Array) -> Array:
         """Weighted residual sum of squares at each gene's rho, (G,)."""
-        return self.rss_0 + (self.eta2 / (1 + rho * self.spectrum.d[:, None])).sum(axis=0)
+        return self.rss_0 + (self.eta2 / (1 + rho[:, None] * self.spectrum.d)).sum(axis=1)
 
     def sigma2(self, rho: Array) -> Array:
         """Residual variance that maximises the likelihood at each gene's rho, (G,)."""
@@ -71,26 +86,7 @@ class Profile:
     def deviance(self, rho: Array) -> Array:
         """-2 log L (ML) or -2 log restricted L (REML) at each gene's rho, (G,)."""
         s = self.spectrum
-        log_det = np.log1p(rho * s.log_terms[:, None]).sum(axis=0)
-        return s.dof * (np.log(2 * np.pi * self.sigma2(rho)) + 1) + log_det + s.constant
-
-    def derivatives(self, rho: Array, rows: NDArray[np.int64] | None = None) -> tuple[Array, Array]:
-        """First and second derivative of the deviance in rho, of gene ``rows[i]`` at ``rho[i]`` (all genes if None)."""
-        s = self.spectrum
-        rows = np.arange(self.rss_0.size) if rows is None else rows
-        gradient, curvature = np.empty_like(rho), np.empty_like(rho)
-        place = (self.eta2, self.rss_0, s.d, s.log_terms, float(s.dof))
-        profile_derivatives(rho, rows, *place, gradient, curvature)
-        return gradient, curvature
-
-    def gradient_on_grid(self, grid: Array) -> Array:
-        """First derivative for every gene at shared values of rho, (n_grid, G), by two matrix products."""
-        s = self.spectrum
-        weight = 1 / (1 + grid[:, None] * s.d)
-        rss = self.rss_0 + weight @ self.eta2
-        first = -(weight**2 * s.d) @ self.eta2
-        log_det = (s.log_terms / (1 + grid[:, None] * s.log_terms)).sum(axis=1)
-        return s.dof * first / rss + log_det[:, None]
+        return s.dof * np.log(self.rss(rho)) + np.log1p(rho[:, None] * s.log_terms).sum(axis=1) + s.offset
 
 
 def spectrum(stats: SufficientStatistics, *, reml: bool) -> Spectrum:
@@ -130,27 +126,21 @@ def within_projections(stats: SufficientStatistics) -> Array:
 
 
 def project(stats: SufficientStatistics, spectrum: Spectrum) -> Array:
-    """Spectral coordinates eta of a block of genes, (r, G); linear in y."""
-    return spectrum.directions @ (stats.ZtY - spectrum.slopes @ stats.XtY)
+    """Spectral coordinates eta of a block of genes, (G, r); linear in y."""
+    return (stats.ZtY - spectrum.slopes @ stats.XtY).T @ spectrum.directions.T
 
 
 def coefficients(stats: SufficientStatistics, rho: Array) -> tuple[Array, Array]:
     """Estimates and their covariance over sigma^2 at each gene's rho, in the user's units: (G, p) and (G, p, p).
 
-    A = W + sum_j h_j x_j x_j',  a = w + sum_j h_j x_j y_j,  h_j = n_j / (1 + rho n_j), with x_j, y_j the level means
-    and W, w the products within levels; this form loses no digits when rho is large.
+    NaN where rho is.
     """
-    p = stats.XtX.shape[0]
     xbar = stats.ZtX / stats.sizes[:, None]
-    h = stats.sizes / (1 + rho[:, None] * stats.sizes)
-    outer = (xbar[:, :, None] * xbar[:, None, :]).reshape(len(xbar), p * p)
-    A = within_products(stats) + (h @ outer).reshape(len(rho), p, p)
-    a = _within(stats)[0].T + (h * (stats.ZtY / stats.sizes[:, None]).T) @ xbar
-    inverse = np.linalg.inv(A)
-    beta = (inverse @ a[:, :, None])[:, :, 0]
+    moments = Moments(stats.sizes, xbar, within_products(stats), _within(stats)[0], stats.ZtY)
+    beta, unscaled = least_squares(rho, moments, stats.basis)
     if stats.ones is not None:
-        beta = beta + stats.shift[:, None] * stats.ones
-    return beta @ stats.basis.T, stats.basis @ inverse @ stats.basis.T
+        beta += np.outer(stats.basis @ stats.ones, stats.shift)
+    return beta.T, np.moveaxis(unscaled, -1, 0)
 
 
 def within_products(stats: SufficientStatistics) -> Array:

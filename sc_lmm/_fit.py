@@ -1,8 +1,6 @@
 """SufficientStatistics -> Fit: maximum-likelihood (or REML) estimates of every gene, in blocks of genes through joblib.
 
-A block is fitted by one shared grid, which brackets every local minimum of each gene's deviance, and Newton steps in
-lockstep; the deepest minimum wins, rho = 0 included. Blocks are cut by size alone and use one BLAS thread, so results
-do not depend on the number of workers.
+Blocks are cut by size alone and use one BLAS thread, so results do not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from ._deviance import Profile, Spectrum, coefficients, profile, spectrum
-from ._optimize import best_per_row, bracket_minima, refine
+from ._optimize import minima
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,9 +29,9 @@ BLOCK_SIZE = 4096
 OK, BOUNDARY, CONSTANT, MAX_ITER, FAILED = range(5)
 STATUS = ("ok", "boundary", "constant", "max_iter", "failed")
 
-# Grid of rho times the mean number of cells per level: below it the donor effect is invisible, above it only noise-free
-# data live. Features of the deviance are decades wide, so three points a decade separate its minima.
-_GRID = np.concatenate([[0.0], np.logspace(-4, 9, 3 * 13 + 1)])
+# In the order of the outcomes of `_optimize`. No minimum on its grid: the deviance falls without end, as for a gene that
+# is constant within every donor.
+_STATUS_OF = np.array([BOUNDARY, OK, MAX_ITER, FAILED], dtype=np.int8)
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def fit_models(
     reml
         Maximise the restricted likelihood.
     estimates
-        Find the coefficients too; a null model is only asked for its deviance and rho.
+        Find the coefficients too; a null model is only asked for its deviance and rho, and has none.
     n_jobs
         Workers, in joblib's convention; None follows ``joblib.parallel_config``.
     block_size
@@ -104,68 +102,56 @@ def fit_models(
     show_progress
         Show a bar: always, never, or (None) if fitting takes longer than a second.
     """
+    blocks = [slice(start, start + block_size) for start in range(0, models[0].n_genes, block_size)]
     with threadpool_limits(1, user_api="blas"):
         spectra = [spectrum(stats, reml=reml) for stats in models]
-    n_genes = models[0].n_genes
-    blocks = [slice(start, start + block_size) for start in range(0, n_genes, block_size)]
-    tasks = (
-        delayed(_fit_block)(
-            [stats.genes(block) for stats in models], spectra, coef_names, reml=reml, estimates=estimates
+        tasks = (
+            delayed(_fit_block)([stats.genes(block) for stats in models], spectra, tuple(coef_names), reml, estimates)
+            for block in blocks
         )
-        for block in blocks
-    )
-    done = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(tasks)
-    delay = 0 if show_progress else 1
-    bar = tqdm(done, total=len(blocks), desc="fitting", delay=delay, disable=show_progress is False, leave=False)
-    return [_concatenate(parts) for parts in zip(*bar, strict=True)]
+        done = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(tasks)
+        delay = 0 if show_progress else 1
+        bar = tqdm(done, total=len(blocks), desc="fitting", delay=delay, disable=show_progress is False, leave=False)
+        return [_concatenate(parts) for parts in zip(*bar, strict=True)]
 
 
 def _fit_block(
     models: Sequence[SufficientStatistics],
     spectra: Sequence[Spectrum],
-    coef_names: Sequence[str],
-    *,
-    reml: bool,
-    estimates: bool,
+    names: tuple[str, ...],
+    reml: bool,  # noqa: FBT001 - joblib passes by position
+    estimates: bool,  # noqa: FBT001
 ) -> list[Fit]:
-    with threadpool_limits(1, user_api="blas"):
-        names = tuple(coef_names)
-        return [
-            _fit_one(stats, spectrum, names, reml=reml, estimates=estimates)
-            for stats, spectrum in zip(models, spectra, strict=True)
-        ]
+    return [
+        _fit_one(stats, spectrum, names, reml=reml, estimates=estimates)
+        for stats, spectrum in zip(models, spectra, strict=True)
+    ]
 
 
 def _fit_one(
     stats: SufficientStatistics, spectrum: Spectrum, names: tuple[str, ...], *, reml: bool, estimates: bool
 ) -> Fit:
     objective = profile(stats, spectrum)
-    status = _degenerate(stats, objective)
-    sound = np.flatnonzero(status == OK)
-    rho = np.full(stats.n_genes, np.nan)
-    deviance = np.full(stats.n_genes, np.nan)
-    rho[sound], deviance[sound], status[sound] = minimise_deviance(objective.genes(sound), stats.n_cells)
+    rho, deviance, status = minimise_deviance(objective)
+    degenerate = _degenerate(stats, objective)
+    status = np.where(degenerate == OK, status, degenerate)
     failed = status > BOUNDARY
     rho[failed], deviance[failed] = np.nan, np.nan
-    with np.errstate(invalid="ignore"):
-        sigma2 = objective.sigma2(rho)
-    beta, unscaled = _coefficients(stats, rho, ~failed if estimates else np.zeros_like(failed))
-    return Fit(names, beta, sigma2[:, None, None] * unscaled, rho, sigma2, deviance, status, reml)
+    sigma2 = objective.sigma2(rho)
+    beta, vcov = _estimates(stats, rho, sigma2) if estimates else (np.empty((rho.size, 0)), np.empty((rho.size, 0, 0)))
+    return Fit(names, beta, vcov, rho, sigma2, deviance, status, reml)
 
 
-def minimise_deviance(objective: Profile, n_cells: int) -> tuple[Array, Array, NDArray[np.int8]]:
+def _estimates(stats: SufficientStatistics, rho: Array, sigma2: Array) -> tuple[Array, Array]:
+    beta, unscaled = coefficients(stats, rho)
+    return beta, sigma2[:, None, None] * unscaled
+
+
+def minimise_deviance(objective: Profile) -> tuple[Array, Array, NDArray[np.int8]]:
     """Global minimum of each gene's deviance over rho >= 0: rho, the deviance there, and the status, each (G,)."""
-    scale = objective.spectrum.log_terms.size / n_cells  # one over the mean number of cells per level
-    grid = scale * _GRID
-    at_zero, brackets = bracket_minima(objective.gradient_on_grid(grid), grid)
-    inside, converged = refine(objective.derivatives, brackets, scale)
-    rows = np.concatenate([at_zero, brackets.rows])
-    rho = np.concatenate([np.zeros(at_zero.size), inside])
-    deviance = objective.genes(rows).deviance(rho)
-    best = best_per_row(rows, deviance, objective.rss_0.size)
-    # No minimum on the grid (position -1): the deviance falls without end, as for a gene constant within every donor.
-    status = np.concatenate([np.full(at_zero.size, BOUNDARY), np.where(converged, OK, MAX_ITER), [FAILED]])
-    return np.append(rho, np.nan)[best], np.append(deviance, np.nan)[best], status.astype(np.int8)[best]
+    rho, outcome = np.empty(objective.rss_0.size), np.empty(objective.rss_0.size, dtype=np.int8)
+    minima(objective.eta2, objective.rss_0, objective.spectrum.shared(), rho, outcome)
+    return rho, objective.deviance(rho), _STATUS_OF[outcome]
 
 
 def _degenerate(stats: SufficientStatistics, objective: Profile) -> NDArray[np.int8]:
@@ -174,13 +160,6 @@ def _degenerate(stats: SufficientStatistics, objective: Profile) -> NDArray[np.i
     constant = stats.total_ss <= 16 * rounding
     explained = objective.rss_0 <= 1e-13 * stats.total_ss
     return np.select([constant, explained], [CONSTANT, FAILED], OK).astype(np.int8)
-
-
-def _coefficients(stats: SufficientStatistics, rho: Array, sound: NDArray[np.bool_]) -> tuple[Array, Array]:
-    p = stats.basis.shape[0]
-    beta, unscaled = np.full((rho.size, p), np.nan), np.full((rho.size, p, p), np.nan)
-    beta[sound], unscaled[sound] = coefficients(stats.genes(np.flatnonzero(sound)), rho[sound])
-    return beta, unscaled
 
 
 def _concatenate(parts: Sequence[Fit]) -> Fit:

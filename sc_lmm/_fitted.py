@@ -188,7 +188,7 @@ class LmmFit:
 
     def _variance_table(self, seed: int, corr_method: str) -> pd.DataFrame:
         fit = self.reml
-        result = variance_test(self._objective(), fit, self.stats.n_cells, seed=seed)
+        result = variance_test(self._objective(), fit, seed=seed)
         nothing = np.full(fit.rho.size, np.nan)
         outcome = Test(
             name=f"(1 | {self.coding.group})",

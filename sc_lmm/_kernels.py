@@ -1,6 +1,6 @@
-"""Compiled loops: over stored matrix entries, one per memory layout, and over genes for the derivatives of a profile.
+"""Compiled loops over stored matrix entries, one per memory layout: the only code that visits a cell's expression.
 
-The former are the only code that visits a cell's expression. Each adds, for the genes and cells of one task, with y the entry less the gene's shift,
+Each adds, for the genes and cells of one task, with y the entry less the gene's shift,
 
     ZtY[j, g] = sum of y over the cells of level j          (q, G)
     CtY[k, g] = sum of c_ik y over cells                    (n_columns, G)   C: the columns of X that vary within levels
@@ -217,34 +217,3 @@ def dense_columns(
             for k in range(C.shape[1]):
                 CtY[k, g] += C[i, k] * y
     return OK
-
-
-@njit(nogil=True, cache=True)
-def profile_derivatives(
-    rho: NDArray[np.float64],  # (n,) where
-    rows: NDArray[np.int64],  # (n,) of which gene
-    eta2: NDArray[np.float64],  # (r, G)
-    rss_0: NDArray[np.float64],  # (G,)
-    d: NDArray[np.float64],  # (r,)
-    log_terms: NDArray[np.float64],  # (k,)
-    dof: float,
-    gradient: NDArray[np.float64],  # (n,) written
-    curvature: NDArray[np.float64],  # (n,) written
-) -> None:
-    """First and second derivative in rho of dof log rss(rho) + sum log(1 + rho log_terms), gene by gene."""
-    for i in range(rho.size):
-        x, g = rho[i], rows[i]
-        rss, first, second = rss_0[g], 0.0, 0.0
-        for k in range(d.size):
-            weight = 1 / (1 + x * d[k])
-            slope = weight * d[k]
-            part = eta2[k, g] * weight
-            rss += part
-            first -= part * slope
-            second += 2 * part * slope * slope
-        gradient[i] = dof * first / rss
-        curvature[i] = dof * (second / rss - (first / rss) ** 2)
-        for j in range(log_terms.size):
-            slope = log_terms[j] / (1 + x * log_terms[j])
-            gradient[i] += slope
-            curvature[i] -= slope * slope

@@ -40,9 +40,7 @@ class VarianceTest:
     log_pval: Array  # (G,)
 
 
-def variance_test(
-    objective: Profile, fit: Fit, n_cells: int, *, seed: int = 0, n_draws: int = _N_DRAWS
-) -> VarianceTest:
+def variance_test(objective: Profile, fit: Fit, *, seed: int = 0, n_draws: int = _N_DRAWS) -> VarianceTest:
     """Test sigma_u = 0 for every gene from its restricted deviance `objective` and REML `fit`."""
     ratio = np.full(fit.rho.size, np.nan)
     sound = np.flatnonzero(fit.usable)
@@ -50,19 +48,19 @@ def variance_test(
         return VarianceTest(ratio, ratio)
     at_zero = objective.genes(sound).deviance(np.zeros(sound.size))
     ratio[sound] = np.maximum(at_zero - fit.deviance[sound], 0.0)
-    return VarianceTest(ratio, _log_tail(ratio, null_distribution(objective, n_cells, seed=seed, n_draws=n_draws)))
+    return VarianceTest(ratio, _log_tail(ratio, null_distribution(objective, seed=seed, n_draws=n_draws)))
 
 
-def null_distribution(objective: Profile, n_cells: int, *, seed: int, n_draws: int = _N_DRAWS) -> Array:
+def null_distribution(objective: Profile, *, seed: int, n_draws: int = _N_DRAWS) -> Array:
     """Draws of the restricted likelihood ratio under sigma_u = 0, sorted, (n_draws,)."""
     rng = np.random.default_rng(seed)
     model = objective.spectrum
     parts = []
     for start in range(0, n_draws, _BLOCK):
         size = min(_BLOCK, n_draws - start)
-        eta2 = rng.standard_normal((model.d.size, size)) ** 2
+        eta2 = np.ascontiguousarray(rng.standard_normal((model.d.size, size)).T ** 2)
         draw = Profile(model, eta2, rng.chisquare(model.dof - model.d.size, size))
-        parts.append(draw.deviance(np.zeros(size)) - minimise_deviance(draw, n_cells)[1])
+        parts.append(draw.deviance(np.zeros(size)) - minimise_deviance(draw)[1])
     return np.sort(np.maximum(np.concatenate(parts), 0.0))
 
 

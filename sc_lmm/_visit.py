@@ -168,7 +168,7 @@ def _visit_csr(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
     def task(start: int, stop: int) -> tuple[int, Array, Array]:
         acc, head = np.zeros((n_genes, _kernels.N_SLOTS + C.shape[1])), np.zeros(n_genes)
         stored = (matrix.data, matrix.indices, matrix.indptr, matrix.shape[1])
-        place = (cells.rows, cells.codes, C, gene_of, shift, start, stop)
+        place: tuple[Any, ...] = (cells.rows, cells.codes, C, gene_of, shift, start, stop)
         return _kernels.csr_rows(*stored, *place, acc, head, sums.ZtY), acc, head
 
     cuts = _even_cuts(cells.rows.size)

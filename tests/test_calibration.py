@@ -116,9 +116,9 @@ def test_work_does_not_grow_with_genes_or_cells(monkeypatch):
     fitted = []
     real = calibration_module.minimise_deviance
 
-    def counting(objective, n_cells):
+    def counting(objective):
         fitted.append(objective.eta2.size)
-        return real(objective, n_cells)
+        return real(objective)
 
     monkeypatch.setattr(calibration_module, "minimise_deviance", counting)
     work, factors = [], []
