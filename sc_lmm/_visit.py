@@ -164,12 +164,13 @@ def _visit_csr(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
     C = cells.C if cells.C.shape[1] else np.zeros((cells.rows.size, 1))
     gene_of = _gene_of(genes, matrix.shape[1])
     shift = genes.shift if genes.shift.any() else None
+    kernel: Any = _kernels.csr_rows
 
     def task(start: int, stop: int) -> tuple[int, Array, Array]:
         acc, head = np.zeros((n_genes, _kernels.N_SLOTS + C.shape[1])), np.zeros(n_genes)
         stored = (matrix.data, matrix.indices, matrix.indptr, matrix.shape[1])
         place: tuple[Any, ...] = (cells.rows, cells.codes, C, gene_of, shift, start, stop)
-        return _kernels.csr_rows(*stored, *place, acc, head, sums.ZtY), acc, head
+        return kernel(*stored, *place, acc, head, sums.ZtY), acc, head
 
     cuts = _even_cuts(cells.rows.size)
     # Tasks arrive in the order of the cells, whichever thread was first, and their memory serves the next ones.
