@@ -19,7 +19,6 @@ from scipy import linalg, special
 from threadpoolctl import threadpool_limits
 
 from ._deviance import Profile, profile, project, spectrum, within_products
-from ._fit import minimise_deviance
 from ._hypothesis import null_model
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ def _mean_ratio(
     full: Profile, null: Profile, rho: float, stats: SufficientStatistics, hypothesis: Hypothesis
 ) -> tuple[float, float]:
     """Mean of the ratio over the draws and its standard error, after regression on controls of known mean."""
-    ratio = minimise_deviance(null)[1] - minimise_deviance(full)[1]
+    ratio = null.minimum()[1] - full.minimum()[1]
     controls = _controls(full, null, np.full(ratio.size, rho), stats, hypothesis)
     slopes, *_ = np.linalg.lstsq(controls - controls.mean(axis=0), ratio - ratio.mean(), rcond=None)
     adjusted = ratio - controls @ slopes

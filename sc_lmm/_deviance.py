@@ -18,13 +18,14 @@ Crainiceanu & Ruppert 2004 (section 2) for the spectral form; Lippert et al. 201
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import linalg
 
 from ._coefficients import Moments, least_squares
-from ._optimize import Shared, shared
+from ._optimize import Shared, minimise, shared
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,6 +45,7 @@ class Spectrum:
     d: Array  # (r,) nonzero eigenvalues of Z'MZ, M = I - X (X'X)^-1 X'
     directions: Array  # (r, q) eta = directions (Z'y - Z'X (X'X)^-1 X'y)
     slopes: Array  # (q, p) Z'X (X'X)^-1
+    whitening: Array  # (p, w) S with S'WS = I on the range of W, the products of X about its level means
     log_terms: Array  # (k,) eigenvalues in the log determinant: n_j for ML, d for REML
     dof: int  # n for ML, n - p for REML
     constant: float  # log|X'X| in the user's columns for REML, 0 for ML
@@ -58,6 +60,7 @@ class Spectrum:
         """Natural unit of rho, one over the mean number of cells per level."""
         return self.log_terms.size / self.dof
 
+    @cached_property
     def shared(self) -> Shared:
         """Tables for the minimisation over rho."""
         return shared(self.d, self.log_terms, self.dof, self.unit)
@@ -88,18 +91,25 @@ class Profile:
         s = self.spectrum
         return s.dof * np.log(self.rss(rho)) + np.log1p(rho[:, None] * s.log_terms).sum(axis=1) + s.offset
 
+    def minimum(self) -> tuple[Array, Array]:
+        """Where over rho the deviance is smallest, and how small, each (G,)."""
+        found = minimise(self.eta2, self.rss_0, self.spectrum.shared)
+        return found.rho, found.value + self.spectrum.offset
+
 
 def spectrum(stats: SufficientStatistics, *, reml: bool) -> Spectrum:
     """Diagonalise the random term in the complement of the fixed effects."""
     p = stats.XtX.shape[0]
     slopes: Any = np.linalg.solve(stats.XtX, stats.ZtX.T).T
     values, vectors = linalg.eigh(np.diag(stats.sizes) - slopes @ stats.ZtX.T)
-    rank = stats.sizes.size + _within(stats)[1].shape[1] - p
+    whitening = _whitening(stats)
+    rank = stats.sizes.size + whitening.shape[1] - p
     d, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
     return Spectrum(
         d=d,
         directions=vectors.T / np.sqrt(d)[:, None],
         slopes=slopes,
+        whitening=whitening,
         log_terms=d if reml else stats.sizes,
         dof=stats.n_cells - p if reml else stats.n_cells,
         constant=_log_det_XtX(stats) if reml else 0.0,
@@ -115,14 +125,14 @@ def _log_det_XtX(stats: SufficientStatistics) -> float:
 def profile(stats: SufficientStatistics, spectrum: Spectrum) -> Profile:
     """Project the statistics of a block of genes on the spectrum."""
     eta = project(stats, spectrum)
-    within_ss = stats.yty - (stats.ZtY**2 / stats.sizes[:, None]).sum(axis=0)
-    return Profile(spectrum, eta**2, np.maximum(within_ss - (within_projections(stats) ** 2).sum(axis=0), 0.0))
+    within_ss = stats.yty - 1 / stats.sizes @ stats.ZtY**2
+    explained = (within_projections(stats, spectrum) ** 2).sum(axis=0)
+    return Profile(spectrum, eta**2, np.maximum(within_ss - explained, 0.0))
 
 
-def within_projections(stats: SufficientStatistics) -> Array:
+def within_projections(stats: SufficientStatistics, spectrum: Spectrum) -> Array:
     """Coordinates of y about its level means on an orthonormal basis of X about its level means, (w, G)."""
-    WtY, whitening = _within(stats)
-    return whitening.T @ WtY
+    return spectrum.whitening.T @ _within_y(stats)
 
 
 def project(stats: SufficientStatistics, spectrum: Spectrum) -> Array:
@@ -136,7 +146,7 @@ def coefficients(stats: SufficientStatistics, rho: Array) -> tuple[Array, Array]
     NaN where rho is.
     """
     xbar = stats.ZtX / stats.sizes[:, None]
-    moments = Moments(stats.sizes, xbar, within_products(stats), _within(stats)[0], stats.ZtY)
+    moments = Moments(stats.sizes, xbar, within_products(stats), _within_y(stats), stats.ZtY)
     beta, unscaled = least_squares(rho, moments, stats.basis)
     if stats.ones is not None:
         beta += np.outer(stats.basis @ stats.ones, stats.shift)
@@ -148,9 +158,12 @@ def within_products(stats: SufficientStatistics) -> Array:
     return stats.XtX - stats.ZtX.T @ (stats.ZtX / stats.sizes[:, None])
 
 
-def _within(stats: SufficientStatistics) -> tuple[Array, Array]:
-    """Products of X and y about the level means, (p, G), and S (p, w) with S'WS = I on the range of W."""
-    WtY = stats.XtY - (stats.ZtX / stats.sizes[:, None]).T @ stats.ZtY
+def _within_y(stats: SufficientStatistics) -> Array:
+    """Products of X and y about the level means, (p, G)."""
+    return stats.XtY - (stats.ZtX / stats.sizes[:, None]).T @ stats.ZtY
+
+
+def _whitening(stats: SufficientStatistics) -> Array:
     values, vectors = np.linalg.eigh(within_products(stats))
     used = values > _RANK_TOLERANCE * stats.n_cells
-    return WtY, vectors[:, used] / np.sqrt(values[used])
+    return vectors[:, used] / np.sqrt(values[used])

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from ._deviance import Profile, Spectrum, coefficients, profile, spectrum
-from ._optimize import minima
+from ._optimize import minimise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-BLOCK_SIZE = 4096
+# A block's levels x genes array, 0.8 MB, stays in cache, and NumPy's cost per call is spread over enough genes.
+_BLOCK_ENTRIES, _SMALLEST_BLOCK, _LARGEST_BLOCK = 100_000, 256, 4096
 OK, BOUNDARY, CONSTANT, MAX_ITER, FAILED = range(5)
 STATUS = ("ok", "boundary", "constant", "max_iter", "failed")
 
@@ -80,7 +81,7 @@ def fit_models(
     reml: bool = False,
     estimates: bool = True,
     n_jobs: int | None = None,
-    block_size: int = BLOCK_SIZE,
+    block_size: int | None = None,
     show_progress: bool | None = None,
 ) -> list[Fit]:
     """Fit every gene under each of several models of the same genes.
@@ -98,11 +99,13 @@ def fit_models(
     n_jobs
         Workers, in joblib's convention; None follows ``joblib.parallel_config``.
     block_size
-        Genes per task.
+        Genes per task; by default what suits the cache.
     show_progress
         Show a bar: always, never, or (None) if fitting takes longer than a second.
     """
-    blocks = [slice(start, start + block_size) for start in range(0, models[0].n_genes, block_size)]
+    n_levels, n_genes = models[0].ZtY.shape
+    size = block_size or int(np.clip(_BLOCK_ENTRIES // n_levels, _SMALLEST_BLOCK, _LARGEST_BLOCK))
+    blocks = [slice(start, start + size) for start in range(0, n_genes, size)]
     with threadpool_limits(1, user_api="blas"):
         spectra = [spectrum(stats, reml=reml) for stats in models]
         tasks = (
@@ -132,12 +135,13 @@ def _fit_one(
     stats: SufficientStatistics, spectrum: Spectrum, names: tuple[str, ...], *, reml: bool, estimates: bool
 ) -> Fit:
     objective = profile(stats, spectrum)
-    rho, deviance, status = minimise_deviance(objective)
+    found = minimise(objective.eta2, objective.rss_0, spectrum.shared)
     degenerate = _degenerate(stats, objective)
-    status = np.where(degenerate == OK, status, degenerate)
-    failed = status > BOUNDARY
-    rho[failed], deviance[failed] = np.nan, np.nan
-    sigma2 = objective.sigma2(rho)
+    status = np.where(degenerate == OK, _STATUS_OF[found.outcome], degenerate)
+    rho, sigma2, deviance = (
+        np.where(status <= BOUNDARY, values, np.nan)
+        for values in (found.rho, found.rss / spectrum.dof, found.value + spectrum.offset)
+    )
     beta, vcov = _estimates(stats, rho, sigma2) if estimates else (np.empty((rho.size, 0)), np.empty((rho.size, 0, 0)))
     return Fit(names, beta, vcov, rho, sigma2, deviance, status, reml)
 
@@ -145,13 +149,6 @@ def _fit_one(
 def _estimates(stats: SufficientStatistics, rho: Array, sigma2: Array) -> tuple[Array, Array]:
     beta, unscaled = coefficients(stats, rho)
     return beta, sigma2[:, None, None] * unscaled
-
-
-def minimise_deviance(objective: Profile) -> tuple[Array, Array, NDArray[np.int8]]:
-    """Global minimum of each gene's deviance over rho >= 0: rho, the deviance there, and the status, each (G,)."""
-    rho, outcome = np.empty(objective.rss_0.size), np.empty(objective.rss_0.size, dtype=np.int8)
-    minima(objective.eta2, objective.rss_0, objective.spectrum.shared(), rho, outcome)
-    return rho, objective.deviance(rho), _STATUS_OF[outcome]
 
 
 def _degenerate(stats: SufficientStatistics, objective: Profile) -> NDArray[np.int8]:

@@ -21,7 +21,6 @@ from scipy import stats as distributions
 from threadpoolctl import threadpool_limits
 
 from ._deviance import Profile, Spectrum, profile, project, spectrum, within_projections
-from ._fit import minimise_deviance
 from ._hypothesis import null_model
 from ._inference import contrast
 
@@ -119,7 +118,7 @@ def _line(stats: SufficientStatistics, hypothesis: Hypothesis) -> _Line:
     )
     model = spectrum(null, reml=False)
     xty = (direction.T @ stats.XtY)[0] if null.shift is stats.shift else _unshifted_product(stats, direction)
-    left_y, left_x = within_projections(null), within_projections(column)
+    left_y, left_x = within_projections(null, model), within_projections(column, model)
     within_xy = xty - (column.ZtY * null.ZtY / null.sizes[:, None]).sum(axis=0)
     return _Line(
         model=model,
@@ -172,7 +171,7 @@ def _confirmed(line: _Line, goal: _Goal, c: Array) -> Array:
     active = np.arange(c.size)
     for _ in range(_BISECTIONS):
         here = line.genes(active)
-        rise = minimise_deviance(here.at(c[active]))[1] - goal.deviance[active]
+        rise = here.at(c[active]).minimum()[1] - goal.deviance[active]
         excess = np.sqrt(np.maximum(rise, 0.0)) - goal.root[active]
         short = excess < 0
         inside[active] = np.where(short, c[active], inside[active])

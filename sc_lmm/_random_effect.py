@@ -15,7 +15,6 @@ import numpy as np
 from scipy import stats as distributions
 
 from ._deviance import Profile
-from ._fit import minimise_deviance
 from ._tail import chi2_logsf
 
 if TYPE_CHECKING:
@@ -46,8 +45,7 @@ def variance_test(objective: Profile, fit: Fit, *, seed: int = 0, n_draws: int =
     sound = np.flatnonzero(fit.usable)
     if sound.size == 0:
         return VarianceTest(ratio, ratio)
-    at_zero = objective.genes(sound).deviance(np.zeros(sound.size))
-    ratio[sound] = np.maximum(at_zero - fit.deviance[sound], 0.0)
+    ratio[sound] = _ratio(objective.genes(sound), fit.rho[sound], fit.deviance[sound])
     return VarianceTest(ratio, _log_tail(ratio, null_distribution(objective, seed=seed, n_draws=n_draws)))
 
 
@@ -60,8 +58,14 @@ def null_distribution(objective: Profile, *, seed: int, n_draws: int = _N_DRAWS)
         size = min(_BLOCK, n_draws - start)
         eta2 = np.ascontiguousarray(rng.standard_normal((model.d.size, size)).T ** 2)
         draw = Profile(model, eta2, rng.chisquare(model.dof - model.d.size, size))
-        parts.append(draw.deviance(np.zeros(size)) - minimise_deviance(draw)[1])
-    return np.sort(np.maximum(np.concatenate(parts), 0.0))
+        parts.append(_ratio(draw, *draw.minimum()))
+    return np.sort(np.concatenate(parts))
+
+
+def _ratio(objective: Profile, rho: Array, deviance: Array) -> Array:
+    """Fall of the deviance from rho = 0 to its minimum, where rho is as given; exactly 0 if that is at 0."""
+    fall = objective.deviance(np.zeros(rho.size)) - deviance
+    return np.where(rho == 0, 0.0, np.maximum(fall, 0.0))
 
 
 def _log_tail(ratio: Array, draws: Array) -> Array:

@@ -11,6 +11,7 @@ such genes are visited a second time.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,16 +55,21 @@ class SufficientStatistics:
         """Genes, G."""
         return self.yty.size
 
+    @cached_property
+    def total(self) -> Array:
+        """Sum of y per gene, (G,)."""
+        return self.ZtY.sum(axis=0)
+
     @property
     def mean(self) -> Array:
         """Mean expression per gene, (G,)."""
-        return self.ZtY.sum(axis=0) / self.n_cells + self.shift
+        return self.total / self.n_cells + self.shift
 
     @property
     def total_ss(self) -> Array:
         """Sum of squares about the gene's mean, (G,)."""
         with np.errstate(invalid="ignore"):  # genes with infinite entries, which the caller refuses
-            return np.maximum(self.yty - self.ZtY.sum(axis=0) ** 2 / self.n_cells, 0.0)
+            return np.maximum(self.yty - self.total**2 / self.n_cells, 0.0)
 
     def genes(self, index: slice | NDArray[Any]) -> SufficientStatistics:
         """Statistics of some of the genes."""
@@ -98,7 +104,7 @@ class SufficientStatistics:
             self,
             XtY=self.XtY + np.outer(self.ZtX.sum(axis=0), step),
             ZtY=self.ZtY + np.outer(self.sizes, step),
-            yty=self.yty + 2 * step * self.ZtY.sum(axis=0) + step**2 * self.n_cells,
+            yty=self.yty + 2 * step * self.total + step**2 * self.n_cells,
             shift=shift,
         )
 
@@ -204,11 +210,10 @@ def _far_from_zero(stats: SufficientStatistics) -> NDArray[np.int64]:
 def _replace_genes(
     stats: SufficientStatistics, index: NDArray[np.int64], part: SufficientStatistics
 ) -> SufficientStatistics:
-    names = ("XtY", "ZtY", "yty", "nonzero", "shift")
-    arrays = {name: getattr(stats, name) for name in names}
+    arrays = {name: getattr(stats, name).copy() for name in ("XtY", "ZtY", "yty", "nonzero", "shift")}
     for name, array in arrays.items():
         array[..., index] = getattr(part, name)
-    return stats
+    return replace(stats, **arrays)
 
 
 def _bar(*, show_progress: bool | None) -> tqdm:

@@ -12,9 +12,9 @@ import pytest
 from scipy import special
 from scipy import stats as distributions
 
-import sc_lmm._calibration as calibration_module
 from sc_lmm._calibration import calibrate, draw_parts
 from sc_lmm._design import build_design
+from sc_lmm._deviance import Profile
 from sc_lmm._fit import fit_models
 from sc_lmm._fitted import LmmFit
 from sc_lmm._hypothesis import hypotheses_of, null_model
@@ -114,13 +114,13 @@ def test_seeded_and_reproducible():
 
 def test_work_does_not_grow_with_genes_or_cells(monkeypatch):
     fitted = []
-    real = calibration_module.minimise_deviance
+    real = Profile.minimum
 
     def counting(objective):
         fitted.append(objective.eta2.size)
         return real(objective)
 
-    monkeypatch.setattr(calibration_module, "minimise_deviance", counting)
+    monkeypatch.setattr(Profile, "minimum", counting)
     work, factors = [], []
     for n_cells, n_genes in ((15, 1), (15, 300), (600, 1)):
         design, donor = design_of(8, n_cells)
