@@ -57,7 +57,8 @@ def test_minimum_is_that_of_scipy(seed):
             lambda t, one=one: deviance(np.exp(t), *one)[0],
             bracket=(np.log(found.rho[g]) - 0.5, np.log(found.rho[g]) + 0.5),
         )
-        np.testing.assert_allclose(np.log(found.rho[g]), expected.x, atol=1e-5)
+        if found.rho[g] * d.mean() > 0.05:  # nearer to 0 the deviance is too flat for scipy to say where
+            np.testing.assert_allclose(np.log(found.rho[g]), expected.x, atol=1e-5)
         np.testing.assert_allclose(found.value[g], expected.fun, rtol=1e-12)
         np.testing.assert_allclose(found.rss[g], rss_0[g] + (e[g] / (1 + found.rho[g] * d)).sum(), rtol=1e-12)
     at_zero = found.outcome == AT_ZERO
