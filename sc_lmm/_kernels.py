@@ -9,7 +9,7 @@ Each adds, for the genes and cells of one task, with y the entry less the gene's
 
 Tasks are cut by the data alone, never by the number of threads, and each owns what it writes, so any number of
 threads gives the same bits. Sums are float64 and entries are converted before they are squared. All kernels release
-the GIL. ``gene_of`` maps a matrix column to its gene, -1 where it is not tested.
+the GIL. Indices known not to be negative are unsigned, so that the compiler leaves out Python's counting from the end.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ def csr_rows(
     rows: NDArray[np.int64],  # (n,) matrix rows, sorted by level
     codes: NDArray[np.int32],  # (n,) their levels, ascending
     C: NDArray[np.float64],  # (n, n_columns), n_columns >= 1
-    gene_of: NDArray[np.int32] | None,  # (n_vars,), None if every column is a gene
-    shift: NDArray[np.float64] | None,  # (G,) zero for a gene that some cell does not express, None if all are zero
+    gene_of: NDArray[np.uint32] | None,  # (n_vars,), G where it is not tested; None if every column is a gene
+    shift: NDArray[np.float64] | None,  # (G + 1,) zero for a gene that some cell does not express; None if all are zero
     start: int,
     stop: int,
-    acc: NDArray[np.float64],  # (G, N_SLOTS + n_columns) zeros; this task's sums over all its cells
+    acc: NDArray[np.float64],  # (G + 1, N_SLOTS + n_columns) zeros; this task's sums over all its cells
     head: NDArray[np.float64],  # (G,) zeros; sums of the first level of the task, which the task before may share
     ZtY: NDArray[np.float64],  # (q, G)
 ) -> int:
@@ -55,7 +55,7 @@ def csr_rows(
             _add_products(columns, values, C[i, k], gene_of, shift, acc[:, N_SLOTS + k])
         if i + 1 == stop or codes[i + 1] != codes[i]:
             target = head if codes[i] == codes[start] else ZtY[codes[i]]
-            for g in range(acc.shape[0]):
+            for g in range(head.size):
                 target[g] += acc[g, SUM]
                 acc[g, SUM] = 0.0
     return OK
@@ -67,7 +67,7 @@ def _add_row(
     values: NDArray,  # (m,)
     n_vars: int,
     c: float,  # the usual single covariate
-    gene_of: NDArray[np.int32] | None,
+    gene_of: NDArray[np.uint32] | None,
     shift: NDArray[np.float64] | None,
     acc: NDArray[np.float64],
 ) -> bool:
@@ -78,12 +78,9 @@ def _add_row(
         if column <= previous or column >= n_vars:
             return False
         previous = column
-        gene = column
-        if gene_of is not None:
-            gene = gene_of[column]
-            if gene < 0:
-                continue
-        g = np.uint32(gene)  # unsigned: the compiler leaves out Python's counting from the end
+        g = np.uint32(column)
+        if gene_of is not None:  # columns that are not tested share a spare gene, which is cheaper than to pass by
+            g = gene_of[g]
         y = np.float64(values[e])
         if y == 0:
             continue
@@ -101,18 +98,15 @@ def _add_products(
     columns: NDArray,  # (m,) of one row, in range
     values: NDArray,  # (m,)
     c: float,
-    gene_of: NDArray[np.int32] | None,
+    gene_of: NDArray[np.uint32] | None,
     shift: NDArray[np.float64] | None,
     products: NDArray[np.float64],  # (G,) added to
 ) -> None:
     """One more cell-level column, while the row is in cache."""
     for e in range(columns.size):
-        gene = columns[e]
+        g = np.uint32(columns[e])
         if gene_of is not None:
-            gene = gene_of[gene]
-            if gene < 0:
-                continue
-        g = np.uint32(gene)
+            g = gene_of[g]
         y = np.float64(values[e])
         if shift is not None:
             y -= shift[g]
@@ -136,26 +130,30 @@ def csc_columns(
     nonzero: NDArray[np.int64],
 ) -> int:
     """Visit genes `start` to `stop`."""
-    n_obs, n_columns = code_of.size, C_of.shape[1]
+    sums, products = np.zeros(ZtY.shape[0]), np.zeros(C_of.shape[1])
     for g in range(start, stop):
+        begin, end = indptr[columns[g]], indptr[columns[g] + 1]
+        rows, values = indices[begin:end], data[begin:end]
         square, count, previous = 0.0, 0, -1
-        for e in range(indptr[columns[g]], indptr[columns[g] + 1]):
-            row = indices[e]
-            if row <= previous or row >= n_obs:
+        for e in range(rows.size):
+            row = rows[e]
+            if row <= previous or row >= code_of.size:
                 return UNTIDY
             previous = row
-            j = code_of[row]
-            if j < 0:
+            i = np.uint32(row)
+            if code_of[i] < 0 or values[e] == 0:
                 continue
-            stored = np.float64(data[e])
-            y = stored - shift[g]
-            ZtY[j, g] += y
+            y = np.float64(values[e]) - shift[g]
+            sums[np.uint32(code_of[i])] += y
             square += y * y
-            count += stored != 0
-            for k in range(n_columns):
-                CtY[k, g] += C_of[row, k] * y
-        yty[g] = square
-        nonzero[g] = count
+            count += 1
+            for k in range(products.size):
+                products[k] += C_of[i, k] * y
+        yty[g], nonzero[g] = square, count
+        for j in range(sums.size):
+            ZtY[j, g], sums[j] = sums[j], 0.0
+        for k in range(products.size):
+            CtY[k, g], products[k] = products[k], 0.0
     return OK
 
 
@@ -174,23 +172,47 @@ def dense_rows(
     yty: NDArray[np.float64],
     nonzero: NDArray[np.int64],
 ) -> int:
-    """Visit genes `start` to `stop` of every row, along the rows."""
+    """Visit genes `start` to `stop` of every row, along the rows, in loops of one stride each that become vectors."""
+    n = stop - start
+    y, level, square, count = np.empty(n), np.zeros(n), np.zeros(n), np.zeros(n)
+    products = np.zeros((C.shape[1], n))
+    away, wanted = shift[start:stop], columns[start:stop]
+    adjacent = (np.diff(wanted) == 1).all()
     for i in range(rows.size):
-        row, sums = Y[rows[i]], ZtY[codes[i]]
-        for g in range(start, stop):
-            stored = np.float64(row[columns[g]])
-            y = stored - shift[g]
-            sums[g] += y
-            yty[g] += y * y
-            nonzero[g] += stored != 0
+        _gather(Y[rows[i]], wanted, adjacent, y)
+        for g in range(n):
+            count[g] += y[g] != 0
+        for g in range(n):
+            y[g] -= away[g]
+            level[g] += y[g]
+            square[g] += y[g] * y[g]
         for k in range(C.shape[1]):
             c = C[i, k]
-            for g in range(start, stop):
-                CtY[k, g] += c * (np.float64(row[columns[g]]) - shift[g])
+            for g in range(n):
+                products[k, g] += c * y[g]
+        if i + 1 == rows.size or codes[i + 1] != codes[i]:
+            for g in range(n):
+                ZtY[codes[i], start + g], level[g] = level[g], 0.0
+    for g in range(n):
+        yty[start + g], nonzero[start + g] = square[g], np.int64(count[g])
+        for k in range(C.shape[1]):
+            CtY[k, start + g] = products[k, g]
     return OK
 
 
 @njit(nogil=True, cache=True)
+def _gather(row: NDArray, columns: NDArray[np.int64], adjacent: bool, y: NDArray[np.float64]) -> None:  # noqa: FBT001
+    """Copy some entries of a row to `y`; adjacent ones, the usual case, become vectors."""
+    if adjacent:
+        stripe = row[columns[0] : columns[0] + y.size]
+        for g in range(y.size):
+            y[g] = stripe[g]
+    else:
+        for g in range(y.size):
+            y[g] = row[np.uint64(columns[g])]
+
+
+@njit(nogil=True, cache=True, fastmath={"reassoc"})  # sums may be reordered, the same way for every gene
 def dense_columns(
     Y: NDArray,  # (n_obs, n_vars), columns contiguous
     rows: NDArray[np.int64],
@@ -205,15 +227,32 @@ def dense_columns(
     yty: NDArray[np.float64],
     nonzero: NDArray[np.int64],
 ) -> int:
-    """Visit genes `start` to `stop` of every row, along the columns."""
+    """Visit genes `start` to `stop` of every row, along the columns, in loops that become vectors."""
+    y, ends = np.empty(rows.size), _ends(codes)
     for g in range(start, stop):
         column = Y[:, columns[g]]
+        count, square, first = 0, 0.0, 0
         for i in range(rows.size):
-            stored = np.float64(column[rows[i]])
-            y = stored - shift[g]
-            ZtY[codes[i], g] += y
-            yty[g] += y * y
-            nonzero[g] += stored != 0
-            for k in range(C.shape[1]):
-                CtY[k, g] += C[i, k] * y
+            y[i] = column[np.uint64(rows[i])]
+            count += y[i] != 0
+        for end in ends:
+            level = 0.0
+            for i in range(first, end):
+                y[i] -= shift[g]
+                level += y[i]
+                square += y[i] * y[i]
+            ZtY[codes[first], g], first = level, end
+        yty[g], nonzero[g] = square, count
+        for k in range(C.shape[1]):
+            product = 0.0
+            for i in range(rows.size):
+                product += C[i, k] * y[i]
+            CtY[k, g] = product
     return OK
+
+
+@njit(nogil=True, cache=True)
+def _ends(codes: NDArray[np.int32]) -> NDArray[np.int64]:
+    """One past the last cell of each level; none without cells."""
+    last = np.append(codes[1:] != codes[:-1], True) if codes.size else np.zeros(0, dtype=np.bool_)
+    return np.flatnonzero(last) + 1

@@ -163,11 +163,11 @@ def _visit_csr(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
     sums = Sums.zeros(cells, genes)
     C = cells.C if cells.C.shape[1] else np.zeros((cells.rows.size, 1))
     gene_of = _gene_of(genes, matrix.shape[1])
-    shift = genes.shift if genes.shift.any() else None
+    shift = np.append(genes.shift, 0.0) if genes.shift.any() else None
     kernel: Any = _kernels.csr_rows
 
     def task(start: int, stop: int) -> tuple[int, Array, Array]:
-        acc, head = np.zeros((n_genes, _kernels.N_SLOTS + C.shape[1])), np.zeros(n_genes)
+        acc, head = np.zeros((n_genes + 1, _kernels.N_SLOTS + C.shape[1])), np.zeros(n_genes)
         stored = (matrix.data, matrix.indices, matrix.indptr, matrix.shape[1])
         place: tuple[Any, ...] = (cells.rows, cells.codes, C, gene_of, shift, start, stop)
         return kernel(*stored, *place, acc, head, sums.ZtY), acc, head
@@ -178,18 +178,19 @@ def _visit_csr(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
         if outcome == _kernels.UNTIDY:
             return _visit_tidied(matrix, cells, genes)
         sums.ZtY[cells.codes[start]] += head
+        acc = acc[:-1]  # without the spare gene
         sums.yty[:] += acc[:, _kernels.SQUARE]
         sums.nonzero[:] += acc[:, _kernels.NONZERO].astype(np.int64)
         sums.CtY[:] += acc[:, _kernels.N_SLOTS :][:, : cells.C.shape[1]].T
     return sums
 
 
-def _gene_of(genes: Genes, n_vars: int) -> NDArray[np.int32] | None:
-    """Gene of each matrix column, -1 for none; None if that is the column itself."""
+def _gene_of(genes: Genes, n_vars: int) -> NDArray[np.uint32] | None:
+    """Gene of each matrix column, G where it is not tested; None if that is the column itself."""
     if np.array_equal(genes.columns, np.arange(n_vars)):
         return None
-    gene_of = np.full(n_vars, -1, dtype=np.int32)
-    gene_of[genes.columns] = np.arange(genes.columns.size, dtype=np.int32)
+    gene_of = np.full(n_vars, genes.columns.size, dtype=np.uint32)
+    gene_of[genes.columns] = np.arange(genes.columns.size)
     return gene_of
 
 

@@ -178,6 +178,16 @@ def test_some_rows_and_columns_of_the_matrix(seed, layout):
     assert_equal_statistics(user_statistics(found), dense_statistics(values[np.ix_(rows, columns)], obs))
 
 
+@pytest.mark.parametrize("layout", ["csr_matrix", "csc_matrix", "C", "F"])
+def test_neighbouring_columns_in_another_order(layout):
+    # Every task of a dense matrix gets four columns whose ends look like those of a contiguous stripe.
+    rng = np.random.default_rng(0)
+    columns = (4 * np.arange(16)[:, None] + [0, 2, 1, 3]).ravel()
+    obs, values = draw_obs(rng, 60, 6), draw_values(rng, 60, 64)
+    found = statistics(LAYOUTS[layout](values), obs, columns=columns)
+    assert_equal_statistics(user_statistics(found), dense_statistics(values[:, columns], obs))
+
+
 def test_values_outside_the_chosen_rows_and_columns_are_not_looked_at():
     rng = np.random.default_rng(2)
     obs, values = draw_obs(rng, 40, 6), draw_values(rng, 60, 12).astype(float)
