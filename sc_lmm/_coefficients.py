@@ -49,10 +49,10 @@ def _normal_equations(rho: Array, m: Moments) -> tuple[Array, Array]:
     """A (p, p, G) and a (p, G)."""
     p = len(m.within)
     n, x = m.sizes[:, None], m.level_means
-    h = n / (1 + rho * n)  # (q, G)
+    inflated = 1 + rho * n  # (q, G), h = n / inflated and h y_j = Z'y / inflated
     outer = (x[:, :, None] * x[:, None, :]).reshape(-1, p * p)
-    A = m.within[:, :, None] + (outer.T @ h).reshape(p, p, -1)
-    return A, m.within_y + x.T @ (h * m.ZtY / n)
+    A = m.within[:, :, None] + (outer.T @ (n / inflated)).reshape(p, p, -1)
+    return A, m.within_y + x.T @ (m.ZtY / inflated)
 
 
 def _cholesky(A: Array) -> None:

@@ -1,18 +1,14 @@
-"""SufficientStatistics -> Fit: maximum-likelihood (or REML) estimates of every gene, in blocks of genes through joblib.
-
-Blocks are cut by size alone and use one BLAS thread, so results do not depend on the number of workers.
-"""
+"""SufficientStatistics -> Fit: maximum-likelihood (or REML) estimates of every gene."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
 
+from ._blocks import for_blocks, gene_blocks
 from ._deviance import Profile, Spectrum, coefficients, profile, spectrum
 from ._optimize import minimise
 
@@ -25,8 +21,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-# A block's levels x genes array, 0.8 MB, stays in cache, and NumPy's cost per call is spread over enough genes.
-_BLOCK_ENTRIES, _SMALLEST_BLOCK, _LARGEST_BLOCK = 100_000, 256, 4096
 OK, BOUNDARY, CONSTANT, MAX_ITER, FAILED = range(5)
 STATUS = ("ok", "boundary", "constant", "max_iter", "failed")
 
@@ -103,19 +97,15 @@ def fit_models(
     show_progress
         Show a bar: always, never, or (None) if fitting takes longer than a second.
     """
-    n_levels, n_genes = models[0].ZtY.shape
-    size = block_size or int(np.clip(_BLOCK_ENTRIES // n_levels, _SMALLEST_BLOCK, _LARGEST_BLOCK))
-    blocks = [slice(start, start + size) for start in range(0, n_genes, size)]
     with threadpool_limits(1, user_api="blas"):
         spectra = [spectrum(stats, reml=reml) for stats in models]
-        tasks = (
-            delayed(_fit_block)([stats.genes(block) for stats in models], spectra, tuple(coef_names), reml, estimates)
-            for block in blocks
-        )
-        done = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(tasks)
-        delay = 0 if show_progress else 1
-        bar = tqdm(done, total=len(blocks), desc="fitting", delay=delay, disable=show_progress is False, leave=False)
-        return [_concatenate(parts) for parts in zip(*bar, strict=True)]
+    blocks = gene_blocks(models[0].n_genes, models[0].sizes.size, block_size)
+    arguments = (
+        ([stats.genes(block) for stats in models], spectra, tuple(coef_names), reml, estimates) for block in blocks
+    )
+    choices: dict[str, Any] = {"n_blocks": len(blocks), "n_jobs": n_jobs, "show_progress": show_progress}
+    parts = for_blocks(_fit_block, arguments, **choices, doing="fitting")
+    return [_concatenate(of_model) for of_model in zip(*parts, strict=True)]
 
 
 def _fit_block(

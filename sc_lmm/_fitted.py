@@ -177,7 +177,8 @@ class LmmFit:
             nothing = np.full(self.stats.n_genes, np.nan)
             return nothing, nothing
         if test.method == "lrt":
-            return profile_interval(self.stats, self.ml, hypothesis, conf_level, test.factor)
+            choices: dict[str, Any] = {"n_jobs": self.n_jobs, "show_progress": self.show_progress}
+            return profile_interval(self.stats, self.ml, hypothesis, conf_level, test.factor, **choices)
         return t_interval(test, conf_level)
 
     def _factor(self, hypothesis: Hypothesis, seed: int) -> Any:

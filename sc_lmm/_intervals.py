@@ -12,7 +12,7 @@ linear in c. What they find is confirmed by a minimum over rho that is known to 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -20,6 +20,7 @@ from scipy import linalg
 from scipy import stats as distributions
 from threadpoolctl import threadpool_limits
 
+from ._blocks import for_blocks, gene_blocks
 from ._deviance import Profile, Spectrum, profile, project, spectrum, within_projections
 from ._hypothesis import null_model
 from ._inference import contrast
@@ -39,7 +40,6 @@ _BISECTIONS = 100
 _TOLERANCE = 1e-5
 # How far the rise may be from its goal, as a root.
 _ROOT_TOLERANCE = 1e-7
-_BLOCK = 1024  # genes at a time, so that the arrays stay in cache
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,14 @@ class _Line:
 
 
 def profile_interval(
-    stats: SufficientStatistics, full: Fit, hypothesis: Hypothesis, conf_level: float, factor: Array
+    stats: SufficientStatistics,
+    full: Fit,
+    hypothesis: Hypothesis,
+    conf_level: float,
+    factor: Array,
+    *,
+    n_jobs: int | None = None,
+    show_progress: bool | None = None,
 ) -> tuple[Array, Array]:
     """Profile-likelihood limits of L beta, each (G,), NaN where there is no fit.
 
@@ -77,16 +84,14 @@ def profile_interval(
     """
     coef, se = contrast(full, hypothesis)
     root = np.sqrt(factor * distributions.chi2.ppf(conf_level, 1))
-    limits = np.full((2, coef.size), np.nan)
+    goal = _Goal(np.where(se > 0, coef, np.nan), full.rho, full.deviance, root, se)
     with threadpool_limits(1, user_api="blas"):
-        line = _line(stats, hypothesis)
-        for start in range(0, coef.size, _BLOCK):
-            block = slice(start, start + _BLOCK)
-            here, sound = line.genes(block), np.flatnonzero(full.usable[block] & (se[block] > 0))
-            for side, sign in enumerate((-1.0, 1.0)):
-                goal = _Goal(coef[block], full.rho[block], full.deviance[block], root[block], sign * se[block])
-                limits[side, start + sound] = _limit(here, sound, goal.genes(sound))
-    return limits[0], limits[1]
+        column, null, xty = _column(stats, hypothesis)
+    blocks = gene_blocks(stats.n_genes, stats.sizes.size)
+    arguments = ((column, null.genes(block), xty[block], goal.genes(block)) for block in blocks)
+    choices: dict[str, Any] = {"n_blocks": len(blocks), "n_jobs": n_jobs, "show_progress": show_progress}
+    low, high = np.concatenate(for_blocks(_block_limits, arguments, **choices, doing="intervals"), axis=1)
+    return low, high
 
 
 class _Goal(NamedTuple):
@@ -98,17 +103,29 @@ class _Goal(NamedTuple):
     root: Array  # signed root of the rise in deviance at the limit
     se: Array  # negative for the lower limit
 
-    def genes(self, index: NDArray[np.int64]) -> _Goal:
+    def genes(self, index: slice | NDArray[np.int64]) -> _Goal:
         return _Goal(*(values[index] for values in self))
 
 
-def _line(stats: SufficientStatistics, hypothesis: Hypothesis) -> _Line:
+class _Column(NamedTuple):
+    """The column x whose coefficient is L beta, beside the null model."""
+
+    model: Spectrum  # of the null model
+    level_sums: Array  # (q,)
+    eta: Array  # (r,)
+    within: Array  # (w,) its coordinates about the level means
+    rss_0: float
+
+
+def _column(stats: SufficientStatistics, hypothesis: Hypothesis) -> tuple[_Column, SufficientStatistics, Array]:
+    """The column, the statistics of the null model, and x'y (G,)."""
     L = (hypothesis.L @ stats.basis)[0]
-    direction = (L / (L @ L))[:, None]  # X direction is the column whose coefficient is L beta
+    direction = (L / (L @ L))[:, None]  # X direction is the column
     # Where the null model cannot absorb a constant the shift is undone, so y is taken from the restricted statistics.
     null = null_model(stats, hypothesis)
+    unshifted = stats if null.shift is stats.shift else stats.with_shift(np.zeros(stats.n_genes))
     span = linalg.null_space(L[None, :])
-    column = replace(
+    x = replace(
         null,
         XtY=span.T @ stats.XtX @ direction,
         ZtY=stats.ZtX @ direction,
@@ -117,21 +134,27 @@ def _line(stats: SufficientStatistics, hypothesis: Hypothesis) -> _Line:
         shift=np.zeros(1),
     )
     model = spectrum(null, reml=False)
-    xty = (direction.T @ stats.XtY)[0] if null.shift is stats.shift else _unshifted_product(stats, direction)
-    left_y, left_x = within_projections(null, model), within_projections(column, model)
-    within_xy = xty - (column.ZtY * null.ZtY / null.sizes[:, None]).sum(axis=0)
-    return _Line(
-        model=model,
-        eta_y=project(null, model),
-        eta_x=project(column, model)[0],
-        yy=profile(null, model).rss_0,
-        xy=within_xy - (left_x * left_y).sum(axis=0),
-        xx=float(profile(column, model).rss_0[0]),
+    within, rss_0 = within_projections(x, model)[:, 0], float(profile(x, model).rss_0[0])
+    return _Column(model, x.ZtY[:, 0], project(x, model)[0], within, rss_0), null, (direction.T @ unshifted.XtY)[0]
+
+
+def _block_limits(x: _Column, null: SufficientStatistics, xty: Array, goal: _Goal) -> Array:
+    """Lower and upper limits, (2, G)."""
+    within_xy = xty - x.level_sums / null.sizes @ null.ZtY
+    line = _Line(
+        model=x.model,
+        eta_y=project(null, x.model),
+        eta_x=x.eta,
+        yy=profile(null, x.model).rss_0,
+        xy=within_xy - x.within @ within_projections(null, x.model),
+        xx=x.rss_0,
     )
-
-
-def _unshifted_product(stats: SufficientStatistics, direction: Array) -> Array:
-    return (direction.T @ stats.with_shift(np.zeros(stats.n_genes)).XtY)[0]
+    limits = np.full((2, goal.coef.size), np.nan)
+    sound = np.flatnonzero(~np.isnan(goal.coef))
+    both = goal.genes(np.tile(sound, 2))
+    both = both._replace(se=both.se * np.repeat([-1.0, 1.0], sound.size))
+    limits[:, sound] = _limit(line, np.tile(sound, 2), both).reshape(2, -1)
+    return limits
 
 
 def _limit(line: _Line, genes: NDArray[np.int64], goal: _Goal) -> Array:

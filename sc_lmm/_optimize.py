@@ -27,7 +27,6 @@ AT_ZERO, INSIDE, NOT_CONVERGED, NONE = range(4)
 # above them only noise-free data live.
 _FIRST, _LAST = -4, 9
 _MAX_STEPS = 60
-_HUGE = 1e200
 # Newton converges quadratically, so a step this small leaves an error of its square.
 _STEP_TOLERANCE = 1e-6
 
@@ -164,9 +163,10 @@ def _value(rho: float, e: Array, rss_0: float, s: Shared) -> tuple[float, float]
     rss = rss_0
     for k in range(s.d.size):
         rss += e[k] / (1 + rho * s.d[k])
-    log_det, product = 0.0, 1.0
-    for j in range(s.log_terms.size):  # one logarithm of many factors
-        product *= 1 + rho * s.log_terms[j]
-        if product > _HUGE:
-            log_det, product = log_det + np.log(product), 1.0
-    return rss, s.dof * np.log(rss) + log_det + np.log(product)
+    log_det, k = 0.0, s.log_terms.size
+    for start in range(0, k, 16):  # one logarithm of many factors; each is far below 1e19, and 16 do not overflow
+        product = 1.0
+        for j in range(start, min(start + 16, k)):
+            product *= 1 + rho * s.log_terms[j]
+        log_det += np.log(product)
+    return rss, s.dof * np.log(rss) + log_det

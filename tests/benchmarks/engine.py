@@ -48,8 +48,10 @@ def prepare(adata: AnnData) -> Model:
 
 
 def fit(model: Model) -> list[Fit]:
-    """Fit the full and the null model of every gene."""
-    return fit_models([model.full, model.null], model.design.coef_names, show_progress=False)
+    """Fit the full and the null model of every gene; of the null only the likelihood is asked."""
+    names = model.design.coef_names
+    full = fit_models([model.full], names, show_progress=False)
+    return full + fit_models([model.null], names, estimates=False, show_progress=False)
 
 
 def likelihood_ratios(model: Model) -> np.ndarray:

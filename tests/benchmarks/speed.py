@@ -5,12 +5,10 @@ from __future__ import annotations
 import tempfile
 import warnings
 from importlib.util import find_spec
-from inspect import signature
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from sc_lmm._design import build_design
-from sc_lmm.tl import lmm_de
 
 from . import engine
 from .bench import Bench, Outcome, Section
@@ -33,8 +31,8 @@ def call(bench: Bench) -> Section:
         "pass": lambda: engine.read(adata, model.design),
         "fits": lambda: engine.fit(model),
     }
-    if "calibrate" in signature(lmm_de).parameters:
-        steps["tl.lmm_de, calibrate=False"] = lambda: engine.call(adata, calibrate=False)
+    steps["tl.lmm_de, no intervals"] = lambda: engine.call(adata, conf_level=None)
+    steps["tl.lmm_de, ratio test alone"] = lambda: engine.call(adata, conf_level=None, calibrate=False)
     if find_spec("scanpy"):
         steps["scanpy t-test"] = lambda: t_test(adata)
     times = interleave(steps, bench.plan.rounds)
