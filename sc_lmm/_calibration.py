@@ -135,11 +135,12 @@ def _controls(full: Profile, null: Profile, rho: Array, stats: SufficientStatist
     model and its difference to the null, so their ratio is Beta and E[-log] a difference of digamma functions.
     """
     n, p, df = stats.n_cells, stats.XtX.shape[0], hypothesis.df
-    cells = null.deviance(rho) - full.deviance(rho)
+    rss, rss_null = full.rss(rho), null.rss(rho)
+    cells = n * np.log(rss_null / rss)
     cells -= n * (special.digamma((n - p + df) / 2) - special.digamma((n - p) / 2))
     r, r_null = full.spectrum.d.size, null.spectrum.d.size
     if r == r_null or r == 0:
         return cells[:, None]
-    levels = np.log((null.rss(rho) - null.rss_0) / (full.rss(rho) - full.rss_0))
+    levels = np.log((rss_null - null.rss_0) / (rss - full.rss_0))
     levels -= special.digamma(r_null / 2) - special.digamma(r / 2)
     return np.column_stack([cells, levels])

@@ -24,6 +24,7 @@ from ._blocks import for_blocks, gene_blocks
 from ._deviance import Profile, Spectrum, profile, project, spectrum, within_projections
 from ._hypothesis import null_model
 from ._inference import contrast
+from ._optimize import log_det
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -234,14 +235,12 @@ def _derivatives(
             product += eta_x[k] * residual * weight
             first -= part * slope
             second += 2 * part * slope * slope
-        log_det, log_first, log_second = 0.0, 0.0, 0.0
+        log_first, log_second = 0.0, 0.0
         for j in range(log_terms.size):
-            inflated = 1 + x * log_terms[j]
-            slope = log_terms[j] / inflated
-            log_det += np.log(inflated)
+            slope = log_terms[j] / (1 + x * log_terms[j])
             log_first += slope
             log_second -= slope * slope
-        out[0, i] = dof * np.log(rss) + log_det
+        out[0, i] = dof * np.log(rss) + log_det(x, log_terms)
         out[1, i] = dof * first / rss + log_first
         out[2, i] = dof * (second / rss - (first / rss) ** 2) + log_second
         out[3, i] = -2 * dof * product / rss

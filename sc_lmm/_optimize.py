@@ -163,10 +163,16 @@ def _value(rho: float, e: Array, rss_0: float, s: Shared) -> tuple[float, float]
     rss = rss_0
     for k in range(s.d.size):
         rss += e[k] / (1 + rho * s.d[k])
-    log_det, k = 0.0, s.log_terms.size
-    for start in range(0, k, 16):  # one logarithm of many factors; each is far below 1e19, and 16 do not overflow
+    return rss, s.dof * np.log(rss) + log_det(rho, s.log_terms)
+
+
+@_compiled
+def log_det(rho: float, log_terms: Array) -> float:
+    """Sum of log(1 + rho n_j), one logarithm for 16 factors: each is far below 1e19, so that they do not overflow."""
+    total = 0.0
+    for start in range(0, log_terms.size, 16):
         product = 1.0
-        for j in range(start, min(start + 16, k)):
-            product *= 1 + rho * s.log_terms[j]
-        log_det += np.log(product)
-    return rss, s.dof * np.log(rss) + log_det
+        for j in range(start, min(start + 16, log_terms.size)):
+            product *= 1 + rho * log_terms[j]
+        total += np.log(product)
+    return total
