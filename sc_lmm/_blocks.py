@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
@@ -50,7 +50,10 @@ def for_blocks(
         What the bar says.
     """
     with threadpool_limits(1, user_api="blas"):
-        parallel = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
-        done = parallel(delayed(task)(*of_block) for of_block in arguments)
+        if effective_n_jobs(n_jobs) == 1:  # joblib would do the same, after 5 ms of preparation
+            done: Iterable[_T] = (task(*of_block) for of_block in arguments)
+        else:
+            parallel = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
+            done = parallel(delayed(task)(*of_block) for of_block in arguments)
         delay = 0 if show_progress else 1
         return list(tqdm(done, total=n_blocks, desc=doing, delay=delay, disable=show_progress is False, leave=False))
