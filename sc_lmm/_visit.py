@@ -176,13 +176,15 @@ def _visit_csr(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
     # Tasks arrive in the order of the cells, whichever thread was first, and their memory serves the next ones.
     for (start, _), (outcome, acc, head) in zip(cuts, _run(task, cuts, advance), strict=True):
         if outcome == _kernels.UNTIDY:
-            return _visit_tidied(matrix, cells, genes)
+            break
         sums.ZtY[cells.codes[start]] += head
         acc = acc[:-1]  # without the spare gene
         sums.yty[:] += acc[:, _kernels.SQUARE]
         sums.nonzero[:] += acc[:, _kernels.NONZERO].astype(np.int64)
         sums.CtY[:] += acc[:, _kernels.N_SLOTS :][:, : cells.C.shape[1]].T
-    return sums
+    else:
+        return sums
+    return _visit_tidied(matrix, cells, genes)
 
 
 def _gene_of(genes: Genes, n_vars: int) -> NDArray[np.uint32] | None:
@@ -208,7 +210,8 @@ def _visit_tidied(matrix: Any, cells: Cells, genes: Genes) -> Sums:
         raise ValueError(_CORRUPT)  # scipy would not notice
     sums = Sums.zeros(cells, genes)
     for start, block in row_blocks(matrix):
-        tidy = sparse.csr_array(block, copy=True)
+        tidy = sparse.csr_array(block)
+        tidy = tidy.copy() if np.may_share_memory(tidy.data, matrix.data) else tidy  # a slice usually is a copy
         tidy.sum_duplicates()
         sums = sums.plus(_visit_memory(tidy, cells.within(start, start + tidy.shape[0]), genes, _ignore))
     return sums
