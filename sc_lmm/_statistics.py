@@ -72,9 +72,9 @@ class SufficientStatistics:
             return np.maximum(self.yty - self.total**2 / self.n_cells, 0.0)
 
     def genes(self, index: slice | NDArray[Any]) -> SufficientStatistics:
-        """Statistics of some of the genes."""
+        """Statistics of some of the genes, contiguous, so that another process computes with the same arrays."""
         per_gene = ("XtY", "ZtY", "yty", "nonzero", "shift")
-        return replace(self, **{name: getattr(self, name)[..., index] for name in per_gene})
+        return replace(self, **{name: np.ascontiguousarray(getattr(self, name)[..., index]) for name in per_gene})
 
     def restrict(self, span: Array) -> SufficientStatistics:
         """Statistics of the model whose fixed effects are X span, with `span` (p, p0).

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 
 import anndata as ad
+import joblib
 import numba
 import numpy as np
 import pandas as pd
@@ -492,6 +493,16 @@ def test_number_of_jobs_of_the_call(cohort):
     values, obs = cohort
     adata = ad.AnnData(sparse.csr_matrix(values), obs=obs)
     one, two = (sl.tl.lmm_de(adata, FORMULA, "diagnosis", n_jobs=n, copy=True).varm["lmm_de"] for n in (1, 2))
+    pd.testing.assert_frame_equal(one, two, rtol=0, atol=0, check_exact=True)
+
+
+def test_workers_in_other_processes_change_no_bit(cohort):
+    values, obs = cohort
+    adata = ad.AnnData(sparse.csr_matrix(np.tile(values, 80)), obs=obs)
+    assert adata.n_vars > 4096  # two blocks
+    one = sl.tl.lmm_de(adata, FORMULA, "diagnosis", copy=True).varm["lmm_de"]
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        two = sl.tl.lmm_de(adata, FORMULA, "diagnosis", copy=True).varm["lmm_de"]
     pd.testing.assert_frame_equal(one, two, rtol=0, atol=0, check_exact=True)
 
 

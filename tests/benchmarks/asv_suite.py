@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import sc_lmm as sl
+from sc_lmm._calibration import calibrate
 from sc_lmm._design import build_design
 from sc_lmm._deviance import spectrum
 from sc_lmm._fit import fit_models
 from sc_lmm._hypothesis import Hypothesis, null_model
+from sc_lmm._intervals import profile_interval
 from sc_lmm._statistics import sufficient_statistics
 
 if TYPE_CHECKING:
@@ -89,6 +91,44 @@ class Fits:
     def peakmem_fits(self, _donors: int) -> None:
         """Measure the memory of the full and the null fit of all genes."""
         fit_models(self.models, self.names, show_progress=False)
+
+
+class Inference:
+    """What follows the fits of a likelihood-ratio test."""
+
+    params = DONORS
+    param_names = ("donors",)
+
+    def setup(self, donors: int) -> None:
+        """Fit the full model."""
+        adata = _laid_out("CSR", donors)
+        design = build_design(FORMULA, adata.obs)
+        self.stats = sufficient_statistics(adata.X, design, show_progress=False)
+        self.hypothesis = Hypothesis(TEST, np.eye(design.X.shape[1])[design.terms[TEST]])
+        (self.full,) = fit_models([self.stats], design.coef_names, show_progress=False)
+
+    def time_calibration(self, _donors: int) -> None:
+        """Time the simulation behind the calibration."""
+        self._calibrate()
+
+    def peakmem_calibration(self, _donors: int) -> None:
+        """Measure the memory of the simulation behind the calibration."""
+        self._calibrate()
+
+    def time_intervals(self, _donors: int) -> None:
+        """Time the profile-likelihood intervals of all genes."""
+        self._limits()
+
+    def peakmem_intervals(self, _donors: int) -> None:
+        """Measure the memory of the profile-likelihood intervals of all genes."""
+        self._limits()
+
+    def _calibrate(self) -> None:
+        calibrate(self.stats.genes(slice(0, 1)), self.hypothesis)
+
+    def _limits(self) -> None:
+        one = np.ones(self.stats.n_genes)
+        profile_interval(self.stats, self.full, self.hypothesis, 0.95, one, show_progress=False)
 
 
 class Call:
