@@ -122,9 +122,10 @@ LAYOUTS = {
 # ------------------------------------------------------------------------------------------------ layouts
 
 
-@quick
-@given(seeds, st.integers(12, 120), st.integers(1, 40), st.integers(5, 10), st.sampled_from(list(LAYOUTS)))
-def test_statistics_equal_dense_algebra(seed, n_cells, n_genes, n_donors, layout):
+@pytest.mark.parametrize("layout", LAYOUTS)
+@settings(quick, max_examples=8)
+@given(seed=seeds, n_cells=st.integers(12, 120), n_genes=st.integers(1, 40), n_donors=st.integers(5, 10))
+def test_statistics_equal_dense_algebra(layout, seed, n_cells, n_genes, n_donors):
     rng = np.random.default_rng(seed)
     obs, values = draw_obs(rng, n_cells, n_donors), draw_values(rng, n_cells, n_genes)
     found = statistics(LAYOUTS[layout](values), obs)
