@@ -122,14 +122,19 @@ LAYOUTS = {
 # ------------------------------------------------------------------------------------------------ layouts
 
 
+# None, one and three columns that vary within donors.
+COVARIATES = ["~ age + diagnosis + (1 | donor)", FORMULA, "~ x + I(x**2) + x:diagnosis + diagnosis + (1 | donor)"]
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
-@settings(quick, max_examples=8)
-@given(seed=seeds, n_cells=st.integers(12, 120), n_genes=st.integers(1, 40), n_donors=st.integers(5, 10))
-def test_statistics_equal_dense_algebra(layout, seed, n_cells, n_genes, n_donors):
+@pytest.mark.parametrize("formula", COVARIATES)
+@settings(quick, max_examples=4)
+@given(seed=seeds, n_cells=st.integers(20, 120), n_genes=st.integers(1, 40), n_donors=st.integers(5, 10))
+def test_statistics_equal_dense_algebra(formula, layout, seed, n_cells, n_genes, n_donors):
     rng = np.random.default_rng(seed)
     obs, values = draw_obs(rng, n_cells, n_donors), draw_values(rng, n_cells, n_genes)
-    found = statistics(LAYOUTS[layout](values), obs)
-    assert_equal_statistics(user_statistics(found), dense_statistics(values, obs))
+    found = statistics(LAYOUTS[layout](values), obs, formula)
+    assert_equal_statistics(user_statistics(found), dense_statistics(values, obs, formula))
 
 
 @quick
