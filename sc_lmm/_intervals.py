@@ -85,7 +85,7 @@ def profile_interval(
     """
     coef, se = contrast(full, hypothesis)
     root = np.sqrt(factor * distributions.chi2.ppf(conf_level, 1))
-    goal = _Goal(np.where(se > 0, coef, np.nan), full.rho, full.deviance, root, se)
+    goal = _Goal(coef, full.rho, full.deviance, root, se)
     with threadpool_limits(1, user_api="blas"):
         column, null, xty = _column(stats, hypothesis)
     blocks = gene_blocks(stats.n_genes, stats.sizes.size)

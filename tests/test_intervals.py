@@ -11,7 +11,9 @@ import pytest
 from scipy import optimize
 from scipy.stats import chi2
 
+from sc_lmm import _intervals as intervals
 from sc_lmm._design import build_design
+from sc_lmm._deviance import Profile
 from sc_lmm._fitted import LmmFit
 from sc_lmm._statistics import sufficient_statistics
 
@@ -126,6 +128,33 @@ def test_interval_leaves_out_zero_exactly_when_the_test_rejects(term, calibrate)
     without_zero = (table["ci_low"] > 0) | (table["ci_high"] < 0)
     assert 5 < without_zero.sum() < 250
     np.testing.assert_array_equal(without_zero, table["pvals"] < 0.05)
+
+
+def test_bisection_finds_what_newton_finds(monkeypatch):
+    obs, Y, _ = cohort(8, n_genes=40)
+    fit = fitted(Y, obs, FORMULA)
+    table = fit.test("diagnosis", calibrate=False).table
+    monkeypatch.setattr(intervals, "_STEPS", 0)
+    bisected = fit.test("diagnosis", calibrate=False).table
+    for limit in ("ci_low", "ci_high"):
+        assert (bisected[limit] != table[limit]).any()
+        np.testing.assert_allclose(bisected[limit], table[limit], rtol=1e-5, atol=1e-6)
+
+
+def test_newton_leaves_next_to_nothing_to_bisection(monkeypatch):
+    obs, Y, _ = cohort(9, n_genes=500)
+    fit = fitted(Y, obs, FORMULA)
+    minimised = []
+    real = Profile.minimum
+
+    def counting(objective):
+        minimised.append(objective.rss_0.size)
+        return real(objective)
+
+    monkeypatch.setattr(Profile, "minimum", counting)
+    fit.test("diagnosis", calibrate=False)
+    # Both limits of every gene are confirmed once.
+    assert 1000 <= sum(minimised) < 1050
 
 
 def test_calibrated_intervals_are_wider_with_few_donors():

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
+from sc_lmm import _optimize as optimize
 from sc_lmm._optimize import AT_ZERO, INSIDE, NONE, minimise, shared
 
 N_GENES = 40
@@ -83,3 +84,24 @@ def test_genes_do_not_know_of_each_other(cut, seed):
     parts = [minimise(e[s], rss_0[s], table) for s in (slice(None, cut), slice(cut, None))]
     for name in ("rho", "rss", "value", "outcome"):
         np.testing.assert_allclose(np.concatenate([getattr(p, name) for p in parts]), getattr(whole, name), rtol=1e-9)
+
+
+@pytest.mark.parametrize("seed", [0, 6, 15, 24, 30])
+def test_grid_is_dense_enough_for_spectra_of_six_decades(seed, monkeypatch):
+    """Noise-free genes of wildly unequal donors: a grid of whole decades misses minima, the one in use does not."""
+    rng = np.random.default_rng(seed)
+    r = int(rng.integers(2, 25))
+    d, dof = 10 ** rng.uniform(0, 6, r), r + int(rng.integers(1, 30))
+    rho = 10.0 ** rng.uniform(-8, 2, (2000, 1))
+    e = rng.chisquare(1, (2000, r)) * (1 + rho * d * rng.choice([0, 0, 1, 30, 300], (2000, r)))
+    rss_0 = rng.chisquare(dof - r, 2000) * 10.0 ** rng.uniform(-4, 0, 2000)
+
+    def values(exponents: np.ndarray | None) -> np.ndarray:
+        with monkeypatch.context() as patch:
+            if exponents is not None:
+                patch.setattr(optimize, "_exponents", lambda _: exponents)
+            return minimise(e, rss_0, shared(d, d, dof, r / dof)).value
+
+    dense = values(np.arange(-4, 9.01, 1 / 40))
+    assert (values(np.arange(-4.0, 10.0)) > dense + 1e-6).any()
+    np.testing.assert_allclose(values(None), dense, atol=1e-6)
