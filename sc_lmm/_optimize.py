@@ -34,12 +34,18 @@ _STEP_TOLERANCE = 1e-6
 _compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
 
 
-class Shared(NamedTuple):
-    """What the deviances of all genes have in common."""
+class Terms(NamedTuple):
+    """What D has beside a gene's e and rss_0."""
 
     d: Array  # (r,)
-    log_terms: Array  # (k,)
+    log_terms: Array  # (k,) n_j
     dof: float
+
+
+class Shared(NamedTuple):
+    """What all genes share: the terms, and tables on a grid of m values of rho."""
+
+    terms: Terms
     unit: float  # one over the mean number of cells per level, the natural unit of rho
     grid: Array  # (m,)
     weight: Array  # (r, m) 1 / (1 + rho d)
@@ -64,8 +70,8 @@ def shared(d: Array, log_terms: Array, dof: int, unit: float) -> Shared:
     grid = unit * np.concatenate([[0.0], 10 ** _exponents(np.concatenate([d, log_terms]) * unit)])
     weight = 1 / (1 + d[:, None] * grid)
     log_slope = (log_terms[:, None] / (1 + log_terms[:, None] * grid)).sum(axis=0)
-    d, log_terms = np.ascontiguousarray(d), np.ascontiguousarray(log_terms)
-    return Shared(d, log_terms, float(dof), unit, grid, weight, weight**2 * d[:, None], log_slope)
+    terms = Terms(np.ascontiguousarray(d), np.ascontiguousarray(log_terms), float(dof))
+    return Shared(terms, unit, grid, weight, weight**2 * d[:, None], log_slope)
 
 
 def gradient_on_grid(e: Array, rss_0: Array, s: Shared) -> Array:
@@ -75,7 +81,7 @@ def gradient_on_grid(e: Array, rss_0: Array, s: Shared) -> Array:
     gradient = e @ s.slope
     with np.errstate(invalid="ignore"):  # a constant gene
         gradient /= rss
-    gradient *= -s.dof
+    gradient *= -s.terms.dof
     gradient += s.log_slope
     return gradient
 
@@ -93,7 +99,7 @@ def minimise(e: Array, rss_0: Array, s: Shared) -> Minima:
     """Minimise the deviance of each row of `e` (G, r)."""
     n = rss_0.size
     found = Minima(np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan), np.full(n, NONE, dtype=np.int8))
-    _minimise_rows(gradient_on_grid(e, rss_0, s), e, rss_0, s, *found)
+    _minimise_rows(gradient_on_grid(e, rss_0, s), e, rss_0, s.terms, s.grid, s.unit, *found)
     return found
 
 
@@ -102,69 +108,79 @@ def _minimise_rows(
     gradient: Array,
     e: Array,
     rss_0: Array,
-    s: Shared,
+    terms: Terms,
+    grid: Array,
+    unit: float,
     rho: Array,
     rss: Array,
     value: Array,
     outcome: NDArray[np.int8],
 ) -> None:
     for g in range(rss_0.size):
-        for m in range(s.grid.size):
+        for m in range(grid.size):
             if gradient[g, m] >= 0 and (m == 0 or gradient[g, m - 1] < 0):
-                here, ended = (0.0, AT_ZERO) if m == 0 else _zero_between(m, gradient[g], e[g], rss_0[g], s)
-                rss_here, value_here = _value(here, e[g], rss_0[g], s)
+                here, ended = (
+                    (0.0, AT_ZERO)
+                    if m == 0
+                    else _zero_between(
+                        grid[m - 1], grid[m], gradient[g, m - 1], gradient[g, m], e[g], rss_0[g], terms, unit
+                    )
+                )
+                rss_here, value_here = _value(here, e[g], rss_0[g], terms)
                 if outcome[g] == NONE or value_here < value[g]:
                     rho[g], rss[g], value[g], outcome[g] = here, rss_here, value_here, ended
 
 
 @_compiled
-def _zero_between(m: int, gradient: Array, e: Array, rss_0: float, s: Shared) -> tuple[float, int]:
-    """Zero of the derivative between grid points m - 1 and m.
+def _zero_between(
+    low: float, high: float, left: float, right: float, e: Array, rss_0: float, terms: Terms, unit: float
+) -> tuple[float, int]:
+    """Zero of the derivative between two values of rho, where it is `left` < 0 and `right` >= 0.
 
     Newton works on t = log(1 + rho / unit): linear near 0, logarithmic beyond, where likelihoods are smooth.
     """
-    low, high = np.log1p(s.grid[m - 1] / s.unit), np.log1p(s.grid[m] / s.unit)
-    left, right = gradient[m - 1] * np.exp(low), gradient[m] * np.exp(high)
+    left, right = left * (unit + low), right * (unit + high)  # d rho / dt = unit + rho
+    low, high = np.log1p(low / unit), np.log1p(high / unit)
     t = low + (high - low) * left / (left - right)
     for _ in range(_MAX_STEPS):
-        first, second = derivatives(s.unit * np.expm1(t), e, rss_0, s)
-        scale = s.unit * np.exp(t)  # d rho / dt
+        first, second = derivatives(unit * np.expm1(t), e, rss_0, terms)
+        scale = unit * np.exp(t)
         first, second = first * scale, second * scale**2 + first * scale
         low, high = (t, high) if first < 0 else (low, t)
         step = t - first / second
         following = step if second > 0 and low <= step <= high else (low + high) / 2
         moved, t = abs(following - t), following
         if moved <= _STEP_TOLERANCE or first == 0:
-            return s.unit * np.expm1(t), INSIDE
-    return s.unit * np.expm1(t), NOT_CONVERGED
+            return unit * np.expm1(t), INSIDE
+    return unit * np.expm1(t), NOT_CONVERGED
 
 
 @_compiled
-def derivatives(rho: float, e: Array, rss_0: float, s: Shared) -> tuple[float, float]:
+def derivatives(rho: float, e: Array, rss_0: float, terms: Terms) -> tuple[float, float]:
     """First and second derivative of D."""
     rss, first, second = rss_0, 0.0, 0.0
-    for k in range(s.d.size):
-        weight = 1 / (1 + rho * s.d[k])
-        part, slope = e[k] * weight, s.d[k] * weight
+    for k in range(terms.d.size):
+        weight = 1 / (1 + rho * terms.d[k])
+        part, slope = e[k] * weight, terms.d[k] * weight
         rss += part
         first -= part * slope
         second += 2 * part * slope * slope
     log_first, log_second = 0.0, 0.0
-    for j in range(s.log_terms.size):
-        slope = s.log_terms[j] / (1 + rho * s.log_terms[j])
+    for j in range(terms.log_terms.size):
+        slope = terms.log_terms[j] / (1 + rho * terms.log_terms[j])
         log_first += slope
         log_second -= slope * slope
     ratio = first / rss
-    return s.dof * ratio + log_first, s.dof * (second / rss - ratio * ratio) + log_second
+    return terms.dof * ratio + log_first, terms.dof * (second / rss - ratio * ratio) + log_second
 
 
 @_compiled
-def _value(rho: float, e: Array, rss_0: float, s: Shared) -> tuple[float, float]:
+def _value(rho: float, e: Array, rss_0: float, terms: Terms) -> tuple[float, float]:
     """The argument of the first logarithm, and D."""
     rss = rss_0
-    for k in range(s.d.size):
-        rss += e[k] / (1 + rho * s.d[k])
-    return rss, s.dof * np.log(rss) + log_det(rho, s.log_terms)
+    for k in range(terms.d.size):
+        rss += e[k] / (1 + rho * terms.d[k])
+    return rss, terms.dof * np.log(rss) + log_det(rho, terms.log_terms)
 
 
 @_compiled

@@ -97,10 +97,10 @@ def test_coefficients_are_generalised_least_squares(model):
 def test_derivatives_by_central_differences(model, reml):
     *_, stats = model
     objective = profile(stats, spectrum(stats, reml=reml))
-    shared = objective.spectrum.shared
+    terms = objective.spectrum.shared.terms
 
     def slopes(rho: float) -> tuple[np.ndarray, np.ndarray]:
-        pairs = [derivatives(rho, e, rss_0, shared) for e, rss_0 in zip(objective.eta2, objective.rss_0, strict=True)]
+        pairs = [derivatives(rho, e, rss_0, terms) for e, rss_0 in zip(objective.eta2, objective.rss_0, strict=True)]
         gradient, curvature = np.array(pairs).T
         return gradient, curvature
 
