@@ -20,7 +20,11 @@ from sc_lmm._intervals import profile_interval
 from sc_lmm._statistics import sufficient_statistics
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
+
+    from sc_lmm._statistics import SufficientStatistics
 
 FORMULA, TEST = "~ sequencing_saturation + diagnosis + (1 | sample_id)", "diagnosis"
 N_CELLS, N_GENES = 6_000, 4_000
@@ -38,6 +42,14 @@ def _laid_out(layout: str, n_donors: int = 24) -> AnnData:
     if layout != "CSR":
         adata.X = adata.X.tocsc() if layout == "CSC" else adata.X.toarray(order=layout[-1])
     return adata
+
+
+def _problem(n_donors: int) -> tuple[Sequence[str], SufficientStatistics, Hypothesis]:
+    """Coefficients, statistics of the full model, and what is tested."""
+    adata = _laid_out("CSR", n_donors)
+    design = build_design(FORMULA, adata.obs)
+    hypothesis = Hypothesis(TEST, np.eye(design.X.shape[1])[design.terms[TEST]])
+    return design.coef_names, sufficient_statistics(adata.X, design, show_progress=False), hypothesis
 
 
 class Pass:
@@ -69,12 +81,8 @@ class Fits:
 
     def setup(self, donors: int) -> None:
         """Take the statistics of the full and the null model."""
-        adata = _laid_out("CSR", donors)
-        design = build_design(FORMULA, adata.obs)
-        full = sufficient_statistics(adata.X, design, show_progress=False)
-        hypothesis = Hypothesis(TEST, np.eye(design.X.shape[1])[design.terms[TEST]])
+        self.names, full, hypothesis = _problem(donors)
         self.models = [full, null_model(full, hypothesis)]
-        self.names = design.coef_names
 
     def time_spectrum(self, _donors: int) -> None:
         """Time the eigendecomposition that all genes share."""
@@ -101,11 +109,8 @@ class Inference:
 
     def setup(self, donors: int) -> None:
         """Fit the full model."""
-        adata = _laid_out("CSR", donors)
-        design = build_design(FORMULA, adata.obs)
-        self.stats = sufficient_statistics(adata.X, design, show_progress=False)
-        self.hypothesis = Hypothesis(TEST, np.eye(design.X.shape[1])[design.terms[TEST]])
-        (self.full,) = fit_models([self.stats], design.coef_names, show_progress=False)
+        names, self.stats, self.hypothesis = _problem(donors)
+        (self.full,) = fit_models([self.stats], names, show_progress=False)
 
     def time_calibration(self, _donors: int) -> None:
         """Time the simulation behind the calibration."""
