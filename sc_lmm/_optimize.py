@@ -119,27 +119,24 @@ def _minimise_rows(
     for g in range(rss_0.size):
         for m in range(grid.size):
             if gradient[g, m] >= 0 and (m == 0 or gradient[g, m - 1] < 0):
-                here, ended = (
-                    (0.0, AT_ZERO)
-                    if m == 0
-                    else _zero_between(
-                        grid[m - 1], grid[m], gradient[g, m - 1], gradient[g, m], e[g], rss_0[g], terms, unit
-                    )
-                )
+                here, ended = _finish(m, gradient[g], grid, unit, e[g], rss_0[g], terms)
                 rss_here, value_here = _value(here, e[g], rss_0[g], terms)
                 if outcome[g] == NONE or value_here < value[g]:
                     rho[g], rss[g], value[g], outcome[g] = here, rss_here, value_here, ended
 
 
 @_compiled
-def _zero_between(
-    low: float, high: float, left: float, right: float, e: Array, rss_0: float, terms: Terms, unit: float
+def _finish(
+    m: int, gradient: Array, grid: Array, unit: float, e: Array, rss_0: float, terms: Terms
 ) -> tuple[float, int]:
-    """Zero of the derivative between two values of rho, where it is `left` < 0 and `right` >= 0.
+    """The minimum at 0, or between grid points m - 1 and m, where the derivative turns from negative.
 
     Newton works on t = log(1 + rho / unit): linear near 0, logarithmic beyond, where likelihoods are smooth.
     """
-    left, right = left * (unit + low), right * (unit + high)  # d rho / dt = unit + rho
+    if m == 0:
+        return 0.0, AT_ZERO
+    low, high = grid[m - 1], grid[m]
+    left, right = gradient[m - 1] * (unit + low), gradient[m] * (unit + high)  # d rho / dt = unit + rho
     low, high = np.log1p(low / unit), np.log1p(high / unit)
     t = low + (high - low) * left / (left - right)
     for _ in range(_MAX_STEPS):
