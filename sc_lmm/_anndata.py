@@ -220,7 +220,8 @@ def _records(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     """scanpy's structure: per statistic a record array with one field per comparison, genes by descending score."""
     columns: dict[str, dict[str, Any]] = {name: {} for name in _RECORDS}
     for comparison, frame in frames.items():
-        ranked = frame.iloc[np.argsort(-frame["scores"].to_numpy(), kind="stable")]  # NaN last
+        order = np.argsort(-frame["scores"].to_numpy(), kind="stable")  # NaN last
+        ranked = frame[[name for name in _RECORDS if name != "names"]].iloc[order]
         for name in _RECORDS:
             columns[name][comparison] = _record_values(ranked, name)
     return {

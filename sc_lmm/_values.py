@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_BLOCK = 1 << 20
+# The first block is small, because it usually has the answer.
+_FIRST_BLOCK, _BLOCK = 1 << 12, 1 << 20
 
 
 def looks_like_counts(matrix: Any) -> bool:
@@ -25,7 +26,7 @@ def looks_like_counts(matrix: Any) -> bool:
 
 def has_negative(matrix: Any) -> bool:
     """Whether a stored value is negative."""
-    return any(bool((block < 0).any()) for block in _value_blocks(matrix))
+    return any(bool(np.fmin.reduce(block, axis=None, initial=0) < 0) for block in _value_blocks(matrix))  # skips NaN
 
 
 def _value_blocks(matrix: Any) -> Iterator[NDArray[Any]]:
@@ -33,6 +34,8 @@ def _value_blocks(matrix: Any) -> Iterator[NDArray[Any]]:
     if not isinstance(matrix, np.ndarray) and not sparse.issparse(matrix):
         _, matrix = next(row_blocks(matrix))
     values = matrix.data if sparse.issparse(matrix) else matrix
-    step = _BLOCK if values.ndim == 1 else max(1, _BLOCK // values.shape[1])
-    for start in range(0, values.shape[0], step):
+    width = 1 if values.ndim == 1 else max(1, values.shape[1])
+    first, step = (max(1, size // width) for size in (_FIRST_BLOCK, _BLOCK))
+    yield values[:first]
+    for start in range(first, values.shape[0], step):
         yield values[start : start + step]
