@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
 from ._anatomy import anatomy
+from ._blas import one_blas_thread
 from ._hypothesis import TestSpec, hypotheses_of, is_random_term
 from ._neighbours import neighbour_verdicts
 from ._precision import (
@@ -40,8 +40,7 @@ if TYPE_CHECKING:
 ICCS = (0.01, 0.05, 0.3)
 
 
-# Threads would only wait for each other: no matrix here is large enough to share out.
-@threadpool_limits.wrap(limits=1, user_api="blas")
+@one_blas_thread()
 def audit(design: Design, test: TestSpec | None = None, obs: pd.DataFrame | None = None) -> DesignReport:
     """Report on a design.
 

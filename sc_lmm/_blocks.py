@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
-from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
+
+from ._blas import one_blas_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -49,7 +50,7 @@ def for_blocks(
     doing
         What the bar says.
     """
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         if effective_n_jobs(n_jobs) == 1:  # joblib would do the same, after 5 ms of preparation
             done: Iterable[_T] = (task(*of_block) for of_block in arguments)
         else:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import linalg, special
-from threadpoolctl import threadpool_limits
 
+from ._blas import one_blas_thread
 from ._deviance import Profile, profile, project, spectrum, within_products
 from ._hypothesis import null_model
 
@@ -61,7 +61,7 @@ def calibrate(stats: SufficientStatistics, hypothesis: Hypothesis, *, seed: int 
     if _within_df(stats) <= 0:  # nothing is left to estimate sigma from: no gene can be fitted
         return Calibration(rho, np.ones(rho.size), np.zeros(rho.size), 0, seed)
     donors, cells = draw_parts(stats, n_draws, np.random.default_rng(seed))
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         full = _profiles(donors, cells, rho)
         null = _profiles(null_model(donors, hypothesis), null_model(cells, hypothesis), rho)
         means = [_mean_ratio(f, n, r, stats, hypothesis) for f, n, r in zip(full, null, rho, strict=True)]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
+from ._blas import one_blas_thread
 from ._blocks import for_blocks, gene_blocks
 from ._deviance import Profile, Spectrum, coefficients, profile, spectrum
 from ._optimize import minimise
@@ -97,7 +97,7 @@ def fit_models(
     show_progress
         Show a bar: always, never, or (None) if fitting takes longer than a second.
     """
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         spectra = [spectrum(stats, reml=reml) for stats in models]
     blocks = gene_blocks(models[0].n_genes, models[0].sizes.size, block_size)
     arguments = (

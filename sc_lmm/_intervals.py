@@ -18,8 +18,8 @@ import numpy as np
 from numba import njit
 from scipy import linalg
 from scipy import stats as distributions
-from threadpoolctl import threadpool_limits
 
+from ._blas import one_blas_thread
 from ._blocks import for_blocks, gene_blocks
 from ._deviance import Profile, Spectrum, profile, project, spectrum, within_projections
 from ._hypothesis import null_model
@@ -86,7 +86,7 @@ def profile_interval(
     coef, se = contrast(full, hypothesis)
     root = np.sqrt(factor * distributions.chi2.ppf(conf_level, 1))
     goal = _Goal(coef, full.rho, full.deviance, root, se)
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         column, null, xty = _column(stats, hypothesis)
     blocks = gene_blocks(stats.n_genes, stats.sizes.size)
     arguments = ((column, null.genes(block), xty[block], goal.genes(block)) for block in blocks)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from ._blas import one_blas_thread
 from ._visit import Cells, Genes, Sums, visit
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ class SufficientStatistics:
         return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in summed})
 
 
+@one_blas_thread()
 def sufficient_statistics(
     matrix: Any,
     design: Design,
