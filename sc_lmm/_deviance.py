@@ -82,10 +82,6 @@ class Profile:
         """Weighted residual sum of squares at each gene's rho, (G,)."""
         return self.rss_0 + (self.eta2 / (1 + rho[:, None] * self.spectrum.d)).sum(axis=1)
 
-    def sigma2(self, rho: Array) -> Array:
-        """Residual variance that maximises the likelihood at each gene's rho, (G,)."""
-        return self.rss(rho) / self.spectrum.dof
-
     def deviance(self, rho: Array) -> Array:
         """-2 log L (ML) or -2 log restricted L (REML) at each gene's rho, (G,)."""
         s = self.spectrum

@@ -24,7 +24,7 @@ from ._blocks import for_blocks, gene_blocks
 from ._deviance import Profile, Spectrum, profile, project, spectrum, within_projections
 from ._hypothesis import null_model
 from ._inference import contrast
-from ._optimize import log_det
+from ._optimize import Terms, derivatives, evaluate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,9 +63,9 @@ class _Line:
 
     def derivatives(self, genes: NDArray[np.int64], c: Array, rho: Array) -> tuple[Array, ...]:
         """Deviance of the genes, and its derivatives: first and second in rho, first in c; (4, len(genes))."""
-        out, s = np.empty((4, genes.size)), self.model
-        _derivatives(genes, c, rho, self.eta_y, self.eta_x, self.yy, self.xy, self.xx, s.d, s.log_terms, s.dof, out)
-        return out[0] + s.offset, out[1], out[2], out[3]
+        out = np.empty((4, genes.size))
+        _derivatives(genes, c, rho, self.eta_y, self.eta_x, self.yy, self.xy, self.xx, self.model.shared.terms, out)
+        return out[0] + self.model.offset, out[1], out[2], out[3]
 
 
 def profile_interval(
@@ -219,28 +219,17 @@ def _derivatives(
     yy: Array,
     xy: Array,
     xx: float,
-    d: Array,
-    log_terms: Array,
-    dof: float,
+    terms: Terms,
     out: Array,  # (4, len(genes)) written
 ) -> None:
+    e = np.empty(eta_x.size)
     for i in range(genes.size):
-        g, x = genes[i], rho[i]
-        rss, product = yy[g] - 2 * c[i] * xy[g] + c[i] ** 2 * xx, xy[g] - c[i] * xx
-        first, second = 0.0, 0.0
-        for k in range(d.size):
-            weight, residual = 1 / (1 + x * d[k]), eta_y[g, k] - c[i] * eta_x[k]
-            part, slope = residual * residual * weight, weight * d[k]
-            rss += part
-            product += eta_x[k] * residual * weight
-            first -= part * slope
-            second += 2 * part * slope * slope
-        log_first, log_second = 0.0, 0.0
-        for j in range(log_terms.size):
-            slope = log_terms[j] / (1 + x * log_terms[j])
-            log_first += slope
-            log_second -= slope * slope
-        out[0, i] = dof * np.log(rss) + log_det(x, log_terms)
-        out[1, i] = dof * first / rss + log_first
-        out[2, i] = dof * (second / rss - (first / rss) ** 2) + log_second
-        out[3, i] = -2 * dof * product / rss
+        g, product = genes[i], xy[genes[i]] - c[i] * xx
+        for k in range(e.size):
+            residual = eta_y[g, k] - c[i] * eta_x[k]
+            e[k] = residual * residual
+            product += eta_x[k] * residual / (1 + rho[i] * terms.d[k])
+        rss_0 = yy[g] - 2 * c[i] * xy[g] + c[i] ** 2 * xx
+        rss, out[0, i] = evaluate(rho[i], e, rss_0, terms)
+        out[1, i], out[2, i] = derivatives(rho[i], e, rss_0, terms)
+        out[3, i] = -2 * terms.dof * product / rss

@@ -74,7 +74,7 @@ def shared(d: Array, log_terms: Array, dof: int, unit: float) -> Shared:
     return Shared(terms, unit, grid, weight, weight**2 * d[:, None], log_slope)
 
 
-def gradient_on_grid(e: Array, rss_0: Array, s: Shared) -> Array:
+def _gradient_on_grid(e: Array, rss_0: Array, s: Shared) -> Array:
     """Derivative of the deviance of each row of `e` (G, r) at the shared values of rho, (G, m)."""
     rss = e @ s.weight
     rss += rss_0[:, None]
@@ -99,7 +99,7 @@ def minimise(e: Array, rss_0: Array, s: Shared) -> Minima:
     """Minimise the deviance of each row of `e` (G, r)."""
     n = rss_0.size
     found = Minima(np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan), np.full(n, NONE, dtype=np.int8))
-    _minimise_rows(gradient_on_grid(e, rss_0, s), e, rss_0, s.terms, s.grid, s.unit, *found)
+    _minimise_rows(_gradient_on_grid(e, rss_0, s), e, rss_0, s.terms, s.grid, s.unit, *found)
     return found
 
 
@@ -120,7 +120,7 @@ def _minimise_rows(
         for m in range(grid.size):
             if gradient[g, m] >= 0 and (m == 0 or gradient[g, m - 1] < 0):
                 here, ended = _finish(m, gradient[g], grid, unit, e[g], rss_0[g], terms)
-                rss_here, value_here = _value(here, e[g], rss_0[g], terms)
+                rss_here, value_here = evaluate(here, e[g], rss_0[g], terms)
                 if outcome[g] == NONE or value_here < value[g]:
                     rho[g], rss[g], value[g], outcome[g] = here, rss_here, value_here, ended
 
@@ -172,16 +172,16 @@ def derivatives(rho: float, e: Array, rss_0: float, terms: Terms) -> tuple[float
 
 
 @_compiled
-def _value(rho: float, e: Array, rss_0: float, terms: Terms) -> tuple[float, float]:
+def evaluate(rho: float, e: Array, rss_0: float, terms: Terms) -> tuple[float, float]:
     """The argument of the first logarithm, and D."""
     rss = rss_0
     for k in range(terms.d.size):
         rss += e[k] / (1 + rho * terms.d[k])
-    return rss, terms.dof * np.log(rss) + log_det(rho, terms.log_terms)
+    return rss, terms.dof * np.log(rss) + _log_det(rho, terms.log_terms)
 
 
 @_compiled
-def log_det(rho: float, log_terms: Array) -> float:
+def _log_det(rho: float, log_terms: Array) -> float:
     """Sum of log(1 + rho n_j), one logarithm for 16 factors: each is far below 1e19, so that they do not overflow."""
     total = 0.0
     for start in range(0, log_terms.size, 16):

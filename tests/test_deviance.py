@@ -60,7 +60,7 @@ def test_deviance_is_minus_two_log_density(model, rho):
     rhos = np.full(stats.n_genes, rho)
     objective = profile(stats, spectrum(stats, reml=False))
     beta, _ = coefficients(stats, rhos)
-    sigma2 = objective.sigma2(rhos)
+    sigma2 = objective.rss(rhos) / objective.spectrum.dof
     V = dense_covariance(donor, rho)
     for g in range(stats.n_genes):
         density = multivariate_normal(design.X @ beta[g], sigma2[g] * V).logpdf(Y[:, g])
