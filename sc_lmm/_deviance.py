@@ -100,7 +100,7 @@ def spectrum(stats: SufficientStatistics, *, reml: bool) -> Spectrum:
     values, vectors = linalg.eigh(np.diag(stats.sizes) - slopes @ stats.ZtX.T)
     whitening = _whitening(stats)
     rank = stats.sizes.size + whitening.shape[1] - p
-    d, vectors = values[::-1][:rank].copy(), vectors[:, ::-1][:, :rank]  # compiled loops want it contiguous
+    d, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
     return Spectrum(
         d=d,
         directions=vectors.T / np.sqrt(d)[:, None],
