@@ -14,10 +14,10 @@ import numpy as np
 
 from . import datasets, get, pl, tl
 from ._anndata import DEFAULT_KEY, read_expression
+from ._captions import format_p, tested_levels, word_comparison
+from ._donors import donor_table
 from ._errors import LmmWarning
-from ._values import looks_like_counts
-from .pl._donor_means import donor_table
-from .pl._wording import format_p, tested_levels, word_comparison
+from ._statistics import looks_like_counts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,81 +23,37 @@ if TYPE_CHECKING:
 ROOT = Path(sc_lmm.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-# Layer -> the layers it may import, deferred imports included; imports for types alone do not count. A layer is a
-# module or a subpackage of sc_lmm, and may always import itself. A new file needs a row here: where does it belong?
-READING = {"_blas", "_errors", "_alias", "_formula", "_design", "_kernels", "_visit", "_statistics"}
-FITTING = {*READING, "_blocks", "_coefficients", "_optimize", "_deviance", "_fit"}
-TESTING = {*FITTING, "_hypothesis", "_tail", "_moderation", "_degrees_of_freedom"}
-AUDITING = {"_errors", "_alias", "_formula", "_design", "_hypothesis", "_wording", "_render", "_report", "_anatomy"}
-LAYERS: dict[str, set[str]] = {
-    # leaves
-    "_docs": set(),
-    "_blas": set(),
-    "_blocks": {"_blas"},
-    "_coefficients": set(),
-    "_errors": set(),
-    "_kernels": set(),
-    "_moderation": set(),
-    "_optimize": set(),
-    "_render": set(),
-    "_tail": set(),
-    "_wording": set(),
-    # formula and obs -> design -> sufficient statistics -> fit
-    "_alias": set(),
-    "_formula": {"_errors"},
-    "_design": {"_errors", "_formula"},
-    "_visit": {"_errors", "_kernels"},
-    "_values": {"_errors", "_visit"},
-    "_statistics": {"_blas", "_design", "_errors", "_kernels", "_visit"},
-    "_deviance": {"_coefficients", "_optimize", "_statistics"},
-    "_fit": {"_blas", "_blocks", "_deviance", "_optimize", "_statistics"},
-    # fit -> tests
-    "_hypothesis": {"_design", "_errors", "_formula", "_statistics"},
-    "_degrees_of_freedom": FITTING,
-    "_summary": FITTING,
-    "_calibration": TESTING,
-    "_inference": TESTING,
-    "_intervals": {*TESTING, "_inference"},
-    "_permutation": TESTING,
-    "_random_effect": {*TESTING, "_calibration"},
-    "_power": {*TESTING, "_calibration", "_inference"},
-    "_fitted": {*TESTING, "_calibration", "_inference", "_intervals", "_permutation", "_random_effect", "_summary"},
-    # design -> report; no expression, no fit
-    "_report": {"_errors", "_render", "_wording"},
-    "_anatomy": {"_alias", "_design"},
-    "_precision": {"_anatomy", "_design"},
-    "_neighbours": AUDITING,
-    "_refusals": AUDITING,
-    "_verdicts": {*AUDITING, "_precision", "_refusals"},
-    "_audit": {*AUDITING, "_blas", "_neighbours", "_precision", "_refusals", "_verdicts"},
-    # AnnData
-    "_anndata": {"_errors"},
-    "datasets": {"_docs", "_errors"},
-    "get": {"_anndata", "_docs", "_errors", "_fitted", "_report", "tl"},
-    "pl": {"get", "_docs", "_errors"},
-    "sc_lmm": {"_errors", "datasets", "get", "pl", "tl"},
+# Room -> the rooms below it, which it may import: the path of the data, read from the end. What stands beside the rooms
+# is for all of them (TOOLS) or stands where AnnData comes in (_anndata, _read). Imports for types alone count too: a room that
+# names a type of a room above it knows too much.
+TOOLS = {"_blas", "_docs", "_errors"}
+ROOMS: dict[str, set[str]] = {
+    "_design": set(),
+    "_statistics": {"_design"},
+    "_model": {"_statistics", "_design"},
+    "_inference": {"_model", "_statistics", "_design"},
+    "_report": {"_design"},
+    "_anndata": set(),
+    "datasets": set(),
+    "_read": {"_anndata", "_design", "_inference", "_report", "_statistics"},
+    "tl": {"_anndata", "_design", "_inference", "_model", "_read", "_report", "_statistics"},
+    "get": {"_anndata", "_inference", "_read", "_report"},
+    "_captions": set(),
+    "_donors": {"_captions"},
+    "pl": {"_anndata", "_captions", "_donors", "get"},
 }
-LAYERS["tl"] = {name for name in LAYERS if name.startswith("_")}
-LAYERS["__main__"] = set(LAYERS)
+ROOMS["sc_lmm"] = {"datasets", "get", "pl", "tl"}
+ROOMS["__main__"] = {"_anndata", "_captions", "_donors", "_statistics", "datasets", "get", "pl", "tl"}
 
-# Library -> the only layers that may import it.
+# Library -> the only rooms that may import it.
 LIBRARIES: dict[str, set[str]] = {
-    "anndata": {"__main__", "_anndata", "datasets", "get", "pl", "tl"},
-    "joblib": {"_blocks"},
+    "anndata": {"__main__", "_anndata", "datasets", "pl"},
+    "joblib": {"_model"},
     "matplotlib": {"__main__", "pl"},
-    "numba": {"_intervals", "_kernels", "_optimize", "_visit"},
-    "scanpy": {"__main__", "pl"},
-    "scipy.stats": {
-        "_calibration",
-        "_inference",
-        "_intervals",
-        "_moderation",
-        "_precision",
-        "_random_effect",
-        "_tail",
-        "_verdicts",
-    },
-    "statsmodels": {"_calibration", "_inference"},
+    "numba": {"_inference", "_model", "_statistics"},
+    "scanpy": {"__main__", "_donors", "pl"},
+    "scipy.stats": {"_inference", "_report"},
+    "statsmodels": {"_inference"},
 }
 
 # Slow to import or optional: only ever imported inside the function that needs it.
@@ -125,7 +81,7 @@ def module_name(file: Path) -> str:
 MODULES = {module_name(file) for file in FILES}
 
 
-def layer(module: str) -> str:
+def room(module: str) -> str:
     """sc_lmm.tl._lmm_de -> tl."""
     return module.split(".")[1] if "." in module else module
 
@@ -141,14 +97,17 @@ def is_type_checking(test: ast.expr) -> bool:
     )
 
 
-def import_nodes(node: ast.AST, *, deferred: bool = False) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
-    """Every import statement that runs, and whether it waits for a call."""
+def import_nodes(
+    node: ast.AST, *, deferred: bool = False, types: bool = False
+) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+    """Every import statement that runs (and with `types` those for types alone), and whether it waits for a call."""
     if isinstance(node, ast.Import | ast.ImportFrom):
         yield node, deferred
-    children = node.orelse if isinstance(node, ast.If) and is_type_checking(node.test) else ast.iter_child_nodes(node)
+    for_types = isinstance(node, ast.If) and is_type_checking(node.test)
+    children = node.orelse if for_types and not types else ast.iter_child_nodes(node)
     deferred = deferred or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
     for child in children:
-        yield from import_nodes(child, deferred=deferred)
+        yield from import_nodes(child, deferred=deferred, types=types)
 
 
 def absolute(node: ast.ImportFrom, file: Path) -> str:
@@ -161,16 +120,20 @@ def absolute(node: ast.ImportFrom, file: Path) -> str:
 
 
 @cache
-def imports(file: Path) -> tuple[Import, ...]:
+def imports(file: Path, *, types: bool = False) -> tuple[Import, ...]:
     found = []
-    for node, deferred in import_nodes(tree(file)):
+    for node, deferred in import_nodes(tree(file), types=types):
         prefix = absolute(node, file) + "." if isinstance(node, ast.ImportFrom) else ""
         found += [Import(file, node.lineno, prefix + alias.name, deferred) for alias in node.names]
     return tuple(found)
 
 
+def all_imports(file: Path) -> tuple[Import, ...]:
+    return imports(file, types=True)
+
+
 def own_module(target: str) -> str | None:
-    """The module of this package that an imported name is or lives in: sc_lmm._fit.Fit -> sc_lmm._fit."""
+    """The module of this package that an imported name is or lives in: sc_lmm._model.fit.Fit -> sc_lmm._model.fit."""
     parts = target.split(".")
     names = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
     return next((name for name in names if name in MODULES), None)
@@ -188,18 +151,40 @@ each_file = pytest.mark.parametrize("file", FILES, ids=identifier)
 
 
 @each_file
-def test_layers(file: Path) -> None:
-    here = layer(module_name(file))
-    assert here in LAYERS, f"{file.name} has no row in LAYERS; decide which layers it may import and add one"
-    targets = {i: own_module(i.target) for i in imports(file)}
-    allowed = LAYERS[here] | {here}
-    assert [str(i) for i, module in targets.items() if module is not None and layer(module) not in allowed] == []
+def test_imports_come_from_rooms_below(file: Path) -> None:
+    here = room(module_name(file))
+    assert here in ROOMS | dict.fromkeys(TOOLS), f"{here} has no row in ROOMS; decide which rooms it may import"
+    allowed = ROOMS.get(here, set()) | TOOLS | {here}
+    targets = {i: own_module(i.target) for i in all_imports(file)}
+    assert [str(i) for i, module in targets.items() if module is not None and room(module) not in allowed] == []
+
+
+@each_file
+def test_a_room_is_entered_by_its_door(file: Path) -> None:
+    """Other rooms see what a room's __init__ hands on, and no private name."""
+    here, around = module_name(file), []
+    for found in all_imports(file):
+        module = own_module(found.target)
+        if module is None or room(module) in {room(here), "sc_lmm"} or not (ROOT / room(module)).is_dir():
+            continue
+        door = importlib.import_module(f"sc_lmm.{room(module)}")
+        name = found.target.removeprefix(door.__name__).removeprefix(".")
+        if name and name not in door.__all__:
+            around.append(str(found))
+    assert around == []
+
+
+@pytest.mark.parametrize("name", [name for name in ROOMS if (ROOT / name).is_dir()])
+def test_a_room_says_in_one_sentence_what_it_is(name: str) -> None:
+    module = importlib.import_module(f"sc_lmm.{name}")
+    assert len((module.__doc__ or "").strip().splitlines()) == 1
+    assert module.__all__ == sorted(module.__all__)
 
 
 @each_file
 def test_libraries_stay_in_their_layers(file: Path) -> None:
-    here = layer(module_name(file))
-    forbidden = [library for library, layers in LIBRARIES.items() if here not in layers]
+    here = room(module_name(file))
+    forbidden = [library for library, rooms in LIBRARIES.items() if here not in rooms]
     assert [str(i) for i in imports(file) if any(is_from(i.target, library) for library in forbidden)] == []
 
 
@@ -220,9 +205,9 @@ def test_no_import_cycles() -> None:
         pytest.fail(" <- ".join(error.args[1]))
 
 
-def test_layers_table_has_no_cycle() -> None:
-    assert set().union(*LAYERS.values()) <= LAYERS.keys()
-    graphlib.TopologicalSorter(LAYERS).prepare()
+def test_no_room_is_above_itself() -> None:
+    assert set().union(*ROOMS.values()) <= ROOMS.keys()
+    graphlib.TopologicalSorter(ROOMS).prepare()
 
 
 def test_import_loads_no_heavy_library() -> None:

@@ -21,7 +21,7 @@ from formulaic.parser.types import Factor
 from formulaic.transforms import TRANSFORMS
 from formulaic.utils.stateful_transforms import stateful_transform
 
-from ._errors import DesignError
+from .._errors import DesignError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-from scipy import linalg
 
-from ._errors import DesignError, alternatives
-from ._formula import group_transforms
+from .._errors import DesignError, alternatives
+from .formula import group_transforms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ._design import Coding
-    from ._statistics import SufficientStatistics
+    from .model_matrix import Coding
 
     Array = NDArray[np.float64]
 
@@ -195,11 +193,6 @@ def check_marginal(coding: Coding, term: str, purpose: str) -> None:
     if inside:
         msg = f"Term {term!r} is part of the interaction {inside[0]!r} and cannot be {purpose}. Start from a formula without it."
         raise DesignError(msg)
-
-
-def null_model(stats: SufficientStatistics, hypothesis: Hypothesis) -> SufficientStatistics:
-    """Statistics of the model in which the hypothesis holds: beta in the null space of L."""
-    return stats.restrict(linalg.null_space(hypothesis.L @ stats.basis))
 
 
 def _testable(coding: Coding) -> list[str]:

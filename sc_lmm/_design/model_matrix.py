@@ -19,8 +19,8 @@ from formulaic.errors import FormulaicError
 from natsort import natsorted
 from pandas.api import types
 
-from ._errors import DesignError, alternatives, listing
-from ._formula import MixedFormula, group_transforms, parse_formula
+from .._errors import DesignError, alternatives, listing
+from .formula import MixedFormula, group_transforms, parse_formula
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -142,6 +142,8 @@ def build_design(formula: str, obs: pd.DataFrame, *, reference: Mapping[str, str
         Factor -> the level that the others are compared with, by default its first.
     """
     parsed = parse_formula(formula)
+    for factor, level in (reference or {}).items():
+        _check_is_factor(factor, level, parsed, obs)
     columns = list(dict.fromkeys([*parsed.variables, parsed.group]))
     data = pd.DataFrame({name: _annotation(obs, name) for name in columns}, index=obs.index)
     kept = data.notna().all(axis=1).to_numpy()
@@ -154,6 +156,22 @@ def build_design(formula: str, obs: pd.DataFrame, *, reference: Mapping[str, str
     random = _random_intercept(data[parsed.group], parsed.group)
     X, names, terms, spec = _fixed_effects(parsed, data)
     return Design(X, names, terms, random, kept, data, parsed, spec)
+
+
+def _check_is_factor(factor: str, level: str, parsed: MixedFormula, obs: pd.DataFrame) -> None:
+    if factor not in parsed.variables:
+        msg = (
+            f"reference={level!r} needs a factor that is a column of the formula, and {factor!r} is not one of "
+            f"{listing(parsed.variables)}."
+        )
+        raise DesignError(msg)
+    if factor in obs and _is_number(obs[factor]):
+        msg = f"reference={level!r} needs a factor, and {factor!r} is numeric. Leave reference out."
+        raise DesignError(msg)
+
+
+def _is_number(column: pd.Series) -> bool:
+    return types.is_numeric_dtype(column.dtype) and not types.is_bool_dtype(column.dtype)
 
 
 def _annotation(obs: pd.DataFrame, name: str) -> pd.Series:
@@ -170,7 +188,7 @@ def _annotation(obs: pd.DataFrame, name: str) -> pd.Series:
         raise DesignError(msg)
     if isinstance(column.dtype, pd.CategoricalDtype):
         return _with_text_levels(column, name)
-    if types.is_numeric_dtype(column.dtype) and not types.is_bool_dtype(column.dtype):
+    if _is_number(column):
         return _finite(column.astype(np.float64), name)
     if types.is_bool_dtype(column.dtype) or column.map(type).isin((str, bool)).loc[column.notna()].all():
         text = column.map(str, na_action="ignore")

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import linalg, special
 
-from ._blas import one_blas_thread
-from ._deviance import Profile, profile, project, spectrum, within_products
-from ._hypothesis import null_model
+from .._blas import one_blas_thread
+from .._model import Profile, profile, project, spectrum
+from .._statistics import null_model, within_products
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ._hypothesis import Hypothesis
-    from ._statistics import SufficientStatistics
+    from .._design import Hypothesis
+    from .._statistics import SufficientStatistics
 
     Array = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ X within levels and B_j = n_j x_j x_j' of its level means,
     P_2 = -X' Sigma^-2 X                   = -W/s^2   - sum B_j / d_j^2
     Q_11, Q_12, Q_22                       = sum n_j^2 B_j / d_j^3,  sum n_j B_j / d_j^3,  W/s^3 + sum B_j / d_j^3
 
-and, in the spectral coordinates of `_deviance` with v_k = s + tau d_k and nu = n - p - r, the restricted deviance is
+and, in the spectral coordinates of `deviance` with v_k = s + tau d_k and nu = n - p - r, the restricted deviance is
 sum log v_k + sum eta_k^2 / v_k + nu log s + rss_0 / s, so its information in (tau, s) is three sums.
 
 The variance scale matters: on the standard-deviation scale of the usual programs the derivative vanishes at
@@ -23,15 +23,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ._deviance import within_products
-from ._fit import BOUNDARY
+from .._model import BOUNDARY
+from .._statistics import within_products
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ._deviance import Profile
-    from ._fit import Fit
-    from ._statistics import SufficientStatistics
+    from .._model import Fit, Profile
+    from .._statistics import SufficientStatistics
 
     Array = NDArray[np.float64]
 

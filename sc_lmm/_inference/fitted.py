@@ -15,22 +15,22 @@ import numpy as np
 import pandas as pd
 from scipy import linalg
 
-from ._calibration import Calibration, calibrate
-from ._degrees_of_freedom import judged_between
-from ._deviance import Profile, profile, spectrum
-from ._errors import DesignError, alternatives
-from ._fit import STATUS, Fit, fit_models
-from ._hypothesis import Hypothesis, TestSpec, check_marginal, find_term, hypotheses_of, is_random_term, null_model
-from ._inference import Test, adjust, check_choices, f_test, likelihood_ratio, t_interval, unusable_as_nan
-from ._intervals import profile_interval
-from ._random_effect import random_effect_interval, random_effects, variance_test
-from ._summary import GeneSummary, TestResult
+from .._design import Hypothesis, TestSpec, check_marginal, find_term, hypotheses_of, is_random_term
+from .._errors import DesignError, alternatives
+from .._model import STATUS, Fit, Profile, fit_models, profile, spectrum
+from .._statistics import null_model
+from .calibration import Calibration, calibrate
+from .degrees_of_freedom import judged_between
+from .intervals import profile_interval
+from .random_effect import random_effect_interval, random_effects, variance_test
+from .summary import GeneSummary, TestResult
+from .tests import Test, adjust, check_choices, f_test, likelihood_ratio, t_interval, unusable_as_nan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ._design import Coding
-    from ._statistics import SufficientStatistics
+    from .._design import Coding
+    from .._statistics import SufficientStatistics
 
 
 @dataclass

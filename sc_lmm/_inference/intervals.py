@@ -19,19 +19,29 @@ from numba import njit
 from scipy import linalg
 from scipy import stats as distributions
 
-from ._blas import one_blas_thread
-from ._blocks import for_blocks, gene_blocks
-from ._deviance import Profile, Spectrum, profile, project, spectrum, within_projections
-from ._hypothesis import null_model
-from ._inference import contrast
-from ._optimize import Terms, derivatives, evaluate
+from .._blas import one_blas_thread
+from .._model import (
+    Profile,
+    Spectrum,
+    Terms,
+    derivatives,
+    evaluate,
+    for_blocks,
+    gene_blocks,
+    profile,
+    project,
+    spectrum,
+    within_projections,
+)
+from .._statistics import null_model
+from .tests import contrast
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ._fit import Fit
-    from ._hypothesis import Hypothesis
-    from ._statistics import SufficientStatistics
+    from .._design import Hypothesis
+    from .._model import Fit
+    from .._statistics import SufficientStatistics
 
     Array = NDArray[np.float64]
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._deviance import within_products
-from ._errors import DesignError
+from .._errors import DesignError
+from .._statistics import within_products
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ._statistics import SufficientStatistics
+    from .._statistics import SufficientStatistics
 
 _MOST_TRIES = 50
 _SINGULAR = 1e12  # condition number of X'X in standardised columns

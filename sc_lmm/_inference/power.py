@@ -7,7 +7,7 @@ cells each, in two groups of m_1 and m_2 donors (or paired, half the cells of ev
     se^2 = 4 sigma^2 / (m n)                                  df = m n - m - 1      within donors
     power = P(F' > F_crit),   F' noncentral F on (1, df) with noncentrality (effect / se)^2
 
-Any other design is simulated without cells: its statistics are drawn (see `_calibration`), shifted by the effect, and
+Any other design is simulated without cells: its statistics are drawn (see `calibration`), shifted by the effect, and
 fitted and tested by the package's own code. A larger cohort repeats the donors of the design.
 """
 
@@ -19,17 +19,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import special
 
-from ._calibration import calibrate, draw_parts
-from ._deviance import profile, spectrum, within_products
-from ._fit import fit_models
-from ._hypothesis import Hypothesis, null_model
-from ._inference import f_test, likelihood_ratio
-from ._statistics import SufficientStatistics
+from .._design import Hypothesis
+from .._model import fit_models, profile, spectrum
+from .._statistics import SufficientStatistics, null_model, within_products
+from .calibration import calibrate, draw_parts
+from .tests import f_test, likelihood_ratio
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from ._calibration import Calibration
+    from .calibration import Calibration
 
     Array = NDArray[np.float64]
 

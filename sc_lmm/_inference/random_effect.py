@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats as distributions
 
-from ._deviance import Profile
-from ._tail import chi2_logsf
+from .._model import Profile
+from .tail import chi2_logsf
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ._fit import Fit
-    from ._statistics import SufficientStatistics
+    from .._model import Fit
+    from .._statistics import SufficientStatistics
 
     Array = NDArray[np.float64]
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ._fit import STATUS
+from .._model import STATUS
 
 if TYPE_CHECKING:
-    from ._design import Coding
-    from ._fit import Fit
+    from .._design import Coding
+    from .._model import Fit
 
 _SHOWN = 10
 _SHOWN_COLUMNS = ("coef", "se", "ci_low", "ci_high", "scores", "df", "pvals", "pvals_adj", "icc", "status")

@@ -9,18 +9,17 @@ import numpy as np
 from scipy import stats as distributions
 from statsmodels.stats.multitest import multipletests
 
-from ._degrees_of_freedom import FTest, between_within, kenward_roger, satterthwaite, wald
-from ._errors import alternatives
-from ._moderation import squeeze
-from ._tail import chi2_logsf, f_logsf
+from .._errors import alternatives
+from .degrees_of_freedom import FTest, between_within, kenward_roger, satterthwaite, wald
+from .moderation import squeeze
+from .tail import chi2_logsf, f_logsf
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ._deviance import Profile
-    from ._fit import Fit
-    from ._hypothesis import Hypothesis
-    from ._statistics import SufficientStatistics
+    from .._design import Hypothesis
+    from .._model import Fit, Profile
+    from .._statistics import SufficientStatistics
 
     Array = NDArray[np.float64]
 

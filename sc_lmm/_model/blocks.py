@@ -11,7 +11,7 @@ import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from tqdm.auto import tqdm
 
-from ._blas import one_blas_thread
+from .._blas import one_blas_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import linalg
 
-from ._coefficients import Moments, least_squares
-from ._optimize import Shared, minimise, shared
+from .._statistics import within_products
+from .coefficients import Moments, least_squares
+from .optimize import Shared, minimise, shared
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ._statistics import SufficientStatistics
+    from .._statistics import SufficientStatistics
 
     Array = NDArray[np.float64]
 
@@ -147,11 +148,6 @@ def coefficients(stats: SufficientStatistics, rho: Array) -> tuple[Array, Array]
     if stats.ones is not None:
         beta += np.outer(stats.basis @ stats.ones, stats.shift)
     return beta.T, np.moveaxis(unscaled, -1, 0)
-
-
-def within_products(stats: SufficientStatistics) -> Array:
-    """Cross-products of X about its level means, W (p, p)."""
-    return stats.XtX - stats.ZtX.T @ (stats.ZtX / stats.sizes[:, None])
 
 
 def _within_y(stats: SufficientStatistics) -> Array:

@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._blas import one_blas_thread
-from ._blocks import for_blocks, gene_blocks
-from ._deviance import Profile, Spectrum, coefficients, profile, spectrum
-from ._optimize import minimise
+from .._blas import one_blas_thread
+from .blocks import for_blocks, gene_blocks
+from .deviance import Profile, Spectrum, coefficients, profile, spectrum
+from .optimize import minimise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from ._statistics import SufficientStatistics
+    from .._statistics import SufficientStatistics
 
     Array = NDArray[np.float64]
 
 OK, BOUNDARY, CONSTANT, MAX_ITER, FAILED = range(5)
 STATUS = ("ok", "boundary", "constant", "max_iter", "failed")
 
-# In the order of the outcomes of `_optimize`. No minimum on its grid: the deviance falls without end, as for a gene that
+# In the order of the outcomes of `optimize`. No minimum on its grid: the deviance falls without end, as for a gene that
 # is constant within every donor.
 _STATUS_OF = np.array([BOUNDARY, OK, MAX_ITER, FAILED], dtype=np.int8)
 

@@ -1,6 +1,6 @@
 """The variance ratio at which one gene's deviance is smallest, globally. Knows neither cells nor covariates.
 
-Up to a constant the deviance of a random intercept is (see :mod:`sc_lmm._deviance`)
+Up to a constant the deviance of a random intercept is (see :mod:`sc_lmm._model.deviance`)
 
     D(rho) = dof log(rss_0 + sum_k e_k / (1 + rho d_k)) + sum_j log(1 + rho n_j),    rho >= 0
 

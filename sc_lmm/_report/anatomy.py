@@ -18,14 +18,14 @@ import pandas as pd
 from formulaic.parser.types import Factor
 from scipy import linalg
 
-from ._alias import Alias, find_aliases
+from .alias import Alias, find_aliases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from ._design import Design
+    from .._design import Design
 
     Array = NDArray[np.float64]
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ._anatomy import anatomy
-from ._blas import one_blas_thread
-from ._hypothesis import TestSpec, hypotheses_of, is_random_term
-from ._neighbours import neighbour_verdicts
-from ._precision import (
+from .._blas import one_blas_thread
+from .._design import TestSpec, hypotheses_of, is_random_term
+from .anatomy import anatomy
+from .facts import GRADES, DesignReport, Detectable, RandomFacts, TermFacts, TestFacts, Verdict
+from .neighbours import neighbour_verdicts
+from .precision import (
     REFERENCE_ICC,
     endless_standard_errors,
     enough_cells_icc,
@@ -22,18 +23,17 @@ from ._precision import (
     standard_errors,
     within_share,
 )
-from ._report import GRADES, DesignReport, Detectable, RandomFacts, TermFacts, TestFacts, Verdict
-from ._verdicts import design_verdicts
-from ._wording import unit
+from .verdicts import design_verdicts
+from .wording import unit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from ._anatomy import Anatomy
-    from ._design import Design
-    from ._errors import DesignError
+    from .._design import Design
+    from .._errors import DesignError
+    from .anatomy import Anatomy
 
     Array = NDArray[np.float64]
 

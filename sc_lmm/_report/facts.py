@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ._errors import DesignError
-from ._render import Page, Remark, Table, to_html, to_text
-from ._wording import one, unit
+from .._errors import DesignError
+from .render import Page, Remark, Table, to_html, to_text
+from .wording import one, unit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ._anatomy import cross
-from ._errors import listing
-from ._report import Verdict
-from ._wording import formula_with, one, unit
+from .._errors import listing
+from .anatomy import cross
+from .facts import Verdict
+from .wording import formula_with, one, unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ._anatomy import Anatomy, Crossing
+    from .anatomy import Anatomy, Crossing
 
 _DONORS = {
     *("donor", "donors", "patient", "patients", "subject", "subjects", "individual", "individuals", "individualid"),

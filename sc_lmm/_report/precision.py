@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ._anatomy import Anatomy
+    from .anatomy import Anatomy
 
     Array = NDArray[np.float64]
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from ._errors import listing
-from ._report import Verdict, shortened
-from ._wording import formula_with, named, one, unit
+from .._errors import listing
+from .facts import Verdict, shortened
+from .wording import formula_with, named, one, unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ._alias import Alias
-    from ._anatomy import Anatomy
-    from ._report import TestFacts
+    from .alias import Alias
+    from .anatomy import Anatomy
+    from .facts import TestFacts
 
 
 def refusals(a: Anatomy, tests: Sequence[TestFacts]) -> Iterator[Verdict]:

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from scipy import stats
 
-from ._errors import listing
-from ._precision import REFERENCE_ICC
-from ._refusals import refusals
-from ._report import Verdict
-from ._wording import formula_with, named, one, unit
+from .._errors import listing
+from .facts import Verdict
+from .precision import REFERENCE_ICC
+from .refusals import refusals
+from .wording import formula_with, named, one, unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from ._anatomy import Anatomy
-    from ._report import TestFacts
+    from .anatomy import Anatomy
+    from .facts import TestFacts
 
 _FEW_DONORS, _FEW_DF = 4, 6  # 4 donors in each of two arms leave 6 degrees of freedom
 _INFLATION = 2.0  # standard error 1.4 times as large

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ._anatomy import Anatomy
+    from .anatomy import Anatomy
 
 _UNITS = {
     "batch": "batches",

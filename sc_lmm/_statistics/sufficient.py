@@ -15,15 +15,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import linalg
 from tqdm.auto import tqdm
 
-from ._blas import one_blas_thread
-from ._visit import Cells, Genes, Sums, visit
+from .._blas import one_blas_thread
+from .visit import Cells, Genes, Sums, visit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ._design import Design
+    from .._design import Design, Hypothesis
 
     Array = NDArray[np.float64]
 
@@ -117,6 +118,16 @@ class SufficientStatistics:
         other = other.with_shift(self.shift)
         summed = [f.name for f in fields(self) if f.name not in ("shift", "basis", "ones")]
         return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in summed})
+
+
+def null_model(stats: SufficientStatistics, hypothesis: Hypothesis) -> SufficientStatistics:
+    """Statistics of the model in which the hypothesis holds: beta in the null space of L."""
+    return stats.restrict(linalg.null_space(hypothesis.L @ stats.basis))
+
+
+def within_products(stats: SufficientStatistics) -> Array:
+    """Cross-products of X about its level means, W (p, p)."""
+    return stats.XtX - stats.ZtX.T @ (stats.ZtX / stats.sizes[:, None])
 
 
 @one_blas_thread()

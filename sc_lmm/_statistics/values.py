@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from ._visit import row_blocks
+from .visit import row_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

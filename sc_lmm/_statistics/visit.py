@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from scipy import sparse
 
-from . import _kernels
+from . import kernels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -51,7 +51,7 @@ class Genes(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """What a visit adds up over cells; see :mod:`sc_lmm._kernels`."""
+    """What a visit adds up over cells; see :mod:`sc_lmm._statistics.kernels`."""
 
     ZtY: Array  # (q, G)
     CtY: Array  # (n_columns, G)
@@ -125,7 +125,7 @@ def _visit_memory(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[fl
 def _visit_dense(matrix: np.ndarray, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
     sums = Sums.zeros(cells, genes)
     by_column = matrix.flags.f_contiguous and not matrix.flags.c_contiguous
-    kernel: Any = _kernels.dense_columns if by_column else _kernels.dense_rows
+    kernel: Any = kernels.dense_columns if by_column else kernels.dense_rows
 
     def task(start: int, stop: int) -> int:
         inputs: tuple[Any, ...] = (matrix, cells.rows, genes.columns, cells.codes, cells.C, genes.shift)
@@ -143,7 +143,7 @@ def _visit_csc(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
     sums = Sums.zeros(cells, genes)
     code_of = np.full(matrix.shape[0], -1, dtype=np.int32)
     code_of[cells.rows] = cells.codes
-    kernel: Any = _kernels.csc_columns
+    kernel: Any = kernels.csc_columns
     C_of = np.zeros((matrix.shape[0], cells.C.shape[1]))
     C_of[cells.rows] = cells.C
 
@@ -152,7 +152,7 @@ def _visit_csc(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
         return kernel(*stored, genes.columns, code_of, C_of, genes.shift, start, stop, *sums)
 
     outcomes = list(_run(task, _even_cuts(genes.columns.size), advance))
-    return _visit_tidied(matrix, cells, genes) if _kernels.UNTIDY in outcomes else sums
+    return _visit_tidied(matrix, cells, genes) if kernels.UNTIDY in outcomes else sums
 
 
 @_visit_memory.register(sparse.csr_matrix)
@@ -164,10 +164,10 @@ def _visit_csr(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
     C = cells.C if cells.C.shape[1] else np.zeros((cells.rows.size, 1))
     gene_of = _gene_of(genes, matrix.shape[1])
     shift = np.append(genes.shift, 0.0) if genes.shift.any() else None
-    kernel: Any = _kernels.csr_rows
+    kernel: Any = kernels.csr_rows
 
     def task(start: int, stop: int) -> tuple[int, Array, Array]:
-        acc, head = np.zeros((n_genes + 1, _kernels.N_SLOTS + C.shape[1])), np.zeros(n_genes)
+        acc, head = np.zeros((n_genes + 1, kernels.N_SLOTS + C.shape[1])), np.zeros(n_genes)
         stored = (matrix.data, matrix.indices, matrix.indptr, matrix.shape[1])
         place: tuple[Any, ...] = (cells.rows, cells.codes, C, gene_of, shift, start, stop)
         return kernel(*stored, *place, acc, head, sums.ZtY), acc, head
@@ -175,13 +175,13 @@ def _visit_csr(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
     cuts = _even_cuts(cells.rows.size)
     # Tasks arrive in the order of the cells, whichever thread was first, and their memory serves the next ones.
     for (start, _), (outcome, acc, head) in zip(cuts, _run(task, cuts, advance), strict=True):
-        if outcome == _kernels.UNTIDY:
+        if outcome == kernels.UNTIDY:
             break
         sums.ZtY[cells.codes[start]] += head
         acc = acc[:-1]  # without the spare gene
-        sums.yty[:] += acc[:, _kernels.SQUARE]
-        sums.nonzero[:] += acc[:, _kernels.NONZERO].astype(np.int64)
-        sums.CtY[:] += acc[:, _kernels.N_SLOTS :][:, : cells.C.shape[1]].T
+        sums.yty[:] += acc[:, kernels.SQUARE]
+        sums.nonzero[:] += acc[:, kernels.NONZERO].astype(np.int64)
+        sums.CtY[:] += acc[:, kernels.N_SLOTS :][:, : cells.C.shape[1]].T
     else:
         return sums
     return _visit_tidied(matrix, cells, genes)

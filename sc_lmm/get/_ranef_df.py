@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from .._anndata import DEFAULT_KEY, read_entry
 from .._docs import doc_params
-from .._fitted import LmmFit
-from ..tl import lmm_fit
+from .._inference import LmmFit
+from .._read import fit_formula
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,7 @@ def ranef_df(adata: AnnData | LmmFit, gene: str, *, key: str = DEFAULT_KEY, conf
     if not wanted.any():
         msg = f"gene {gene!r} is not in adata.var_names."
         raise KeyError(msg)
-    fit = lmm_fit(
+    fit = fit_formula(
         adata,
         str(params["formula"]),
         layer=params.get("layer"),

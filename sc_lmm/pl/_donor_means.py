@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from .._captions import format_p, is_number, levels_of
 from .._docs import doc_params
+from .._donors import donor_table
 from .._errors import alternatives, listing
 from ..get import lmm_de_df, lmm_de_params
 from ._style import LEVELS, shown
-from ._wording import format_p, is_number, levels_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -144,26 +145,6 @@ def _checked(axes: Sequence[Axes], n_genes: int) -> list[Axes]:
         msg = f"axes has {len(axes)} axes for {n_genes} genes. Give one for each gene."
         raise ValueError(msg)
     return axes
-
-
-def donor_table(
-    adata: AnnData, positions: pd.Index, x: pd.Series, params: Mapping[str, Any], layer: str | None
-) -> pd.DataFrame:
-    """Tabulate, per donor (and level, of a factor): ``donor``, ``x``, ``n_cells`` and the mean of each gene."""
-    import scanpy as sc
-
-    layer = params["layer"] if layer is None else layer
-    use_raw = bool(params["use_raw"]) and layer is None
-    cells = sc.get.obs_df(adata, list(adata.var_names[positions]), layer=layer, use_raw=use_raw)
-    cells.columns = positions
-    donor = adata.obs[params["group"]].rename("donor")
-    used = x.notna() & donor.notna()
-    cells, x, donor = cells[used], x[used], donor[used].astype(str)
-    if is_number(x):
-        groups = cells.assign(x=x.astype(np.float64)).groupby(donor)
-    else:
-        groups = cells.groupby([donor, x.map(str).astype(str).rename("x")])
-    return groups.mean().assign(n_cells=groups.size()).reset_index()
 
 
 def _new_axes(n_panels: int, n_levels: int, ncols: int) -> list[Axes]:

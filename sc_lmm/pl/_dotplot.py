@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from .._captions import Wording, tested_levels, word_comparison
 from .._docs import doc_params
 from .._errors import alternatives
 from ..get import lmm_de_df, lmm_de_params
 from ._style import shown
-from ._wording import Wording, tested_levels, word_comparison
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

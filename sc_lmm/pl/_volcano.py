@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from .._captions import Wording, word_comparison
 from .._docs import doc_params
 from .._errors import listing
 from ..get import lmm_de_df, lmm_de_params
 from ._labels import label_points
 from ._style import DOWN, NEUTRAL, UP, shown, single_axes
-from ._wording import Wording, word_comparison
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

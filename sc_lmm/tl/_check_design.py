@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._audit import audit, refused_report
+from .._design import build_design
 from .._docs import doc_params
 from .._errors import DesignError
+from .._report import audit, refused_report
 from ._lmm_de import _reference_levels
-from ._lmm_fit import design_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from .._hypothesis import TestSpec
+    from .._design import TestSpec
     from .._report import DesignReport
 
 
@@ -85,7 +85,7 @@ def check_design(
     'grouping_fixed'
     """
     try:
-        design = design_of(formula, adata.obs, _reference_levels(reference, [] if test is None else test))
+        design = build_design(formula, adata.obs, reference=_reference_levels(reference, [] if test is None else test))
         return audit(design, test, adata.obs)
     except DesignError as error:
         return refused_report(formula, error)

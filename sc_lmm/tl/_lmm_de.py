@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .._anndata import DEFAULT_KEY, check_key, read_expression, write_results
-from .._audit import audit
+from .._design import TestSpec, build_design, tested_column
 from .._docs import doc_params
 from .._errors import DesignError, listing, warn
-from .._fit import STATUS
-from .._hypothesis import TestSpec, tested_column
 from .._inference import check_choices
-from ._lmm_fit import design_of, read_and_fit
+from .._model import STATUS
+from .._read import fit_cells
+from .._report import audit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .._design import Design
-    from .._fitted import LmmFit
+    from .._inference import LmmFit
     from .._report import DesignReport
 
 
@@ -169,10 +169,10 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     check_choices(method, corr_method, moderate=moderate, conf_level=conf_level, reml=reml)
     check_key(key_added)
     source = read_expression(adata, layer=layer, use_raw=use_raw, mask_var=mask_var)
-    design = design_of(formula, adata.obs, _reference_levels(reference, test))
+    design = build_design(formula, adata.obs, reference=_reference_levels(reference, test))
     report = _checked_report(design, test, adata.obs)
 
-    fit = read_and_fit(source, design, n_jobs=n_jobs, show_progress=show_progress)
+    fit = fit_cells(source, design, n_jobs=n_jobs, show_progress=show_progress)
     choices: dict[str, Any] = {"method": method, "conf_level": conf_level, "corr_method": corr_method, "seed": seed}
     result = fit.test(test, calibrate=calibrate, moderate=moderate, **choices)
 

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-
-from .._anndata import Expression, read_expression
-from .._audit import audit
-from .._design import Design, build_design
 from .._docs import doc_params
-from .._errors import DesignError, listing, warn
-from .._fitted import LmmFit
-from .._formula import parse_formula
-from .._statistics import SufficientStatistics, sufficient_statistics
-from .._values import has_negative, looks_like_counts
-from .._visit import check_matrix
+from .._read import fit_formula
 
 if TYPE_CHECKING:
+    import numpy as np
     from anndata import AnnData
     from numpy.typing import NDArray
+
+    from .._inference import LmmFit
 
 
 @doc_params
@@ -73,73 +65,6 @@ def lmm_fit(
     >>> fit.drop("age").coding.coef_names
     ('Intercept', 'sequencing_saturation', 'diagnosis[T.Alzheimer]')
     """
-    source = read_expression(adata, layer=layer, use_raw=use_raw, mask_var=mask_var)
-    design = design_of(formula, adata.obs, reference or {})
-    audit(design, None, adata.obs).raise_if_refused()
-    return read_and_fit(source, design, n_jobs=n_jobs, show_progress=show_progress)
-
-
-def design_of(formula: str, obs: pd.DataFrame, reference: dict[str, str]) -> Design:
-    """Build the design with the reference levels asked for first."""
-    parsed = parse_formula(formula)
-    for factor, level in reference.items():
-        if factor not in parsed.variables:
-            msg = (
-                f"reference={level!r} needs a factor that is a column of the formula, and {factor!r} is not one of "
-                f"{listing(parsed.variables)}."
-            )
-            raise DesignError(msg)
-        if factor in obs and _is_number(obs[factor]):
-            msg = f"reference={level!r} needs a factor, and {factor!r} is numeric. Leave reference out."
-            raise DesignError(msg)
-    return build_design(formula, obs, reference=reference)
-
-
-def read_and_fit(source: Expression, design: Design, *, n_jobs: int | None, show_progress: bool | None) -> LmmFit:
-    """Visit the cells of a checked design."""
-    check_matrix(source.matrix)
-    log_base = _check_values(source)
-    stats = _read(source, design, show_progress=show_progress)
-    return LmmFit(
-        coding=design.coding,
-        stats=stats,
-        var_names=source.var_names,
-        log_base=log_base,
-        n_dropped=int((~design.kept).sum()),
-        n_jobs=n_jobs,
-        show_progress=show_progress,
-    )
-
-
-def _is_number(column: pd.Series) -> bool:
-    return pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype)
-
-
-def _check_values(source: Expression) -> float | None:
-    """Warn of a matrix that is not on a log scale; the base of its logarithm if it is declared and possible."""
-    if looks_like_counts(source.matrix):
-        warn(
-            "The matrix seems to hold raw counts (whole numbers, none negative). The model is for log-normalised "
-            "expression: run sc.pp.normalize_total and sc.pp.log1p first, or name the layer that holds it."
-        )
-        return None
-    if has_negative(source.matrix):
-        warn(
-            "The matrix has negative values (scaled or corrected expression?). Coefficients are in its units and "
-            "logfoldchanges are NaN. Test log-normalised expression to get fold changes."
-        )
-        return None
-    return source.log_base
-
-
-def _read(source: Expression, design: Design, *, show_progress: bool | None) -> SufficientStatistics:
-    rows = source.rows[design.kept]
-    stats = sufficient_statistics(source.matrix, design, rows=rows, columns=source.columns, show_progress=show_progress)
-    bad = ~np.isfinite(stats.yty)
-    if bad.any():
-        msg = (
-            f"The matrix has NaN or infinite values in {int(bad.sum())} genes: {listing(source.var_names[bad])}. "
-            f"Replace them, or leave these genes out with mask_var."
-        )
-        raise ValueError(msg)
-    return stats
+    choices: dict[str, Any] = {"layer": layer, "use_raw": use_raw, "mask_var": mask_var}
+    choices |= {"n_jobs": n_jobs, "show_progress": show_progress}
+    return fit_formula(adata, formula, reference=reference, **choices)

@@ -9,18 +9,18 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from .._design import check_marginal, find_term
 from .._docs import doc_params
 from .._errors import DesignError
-from .._hypothesis import check_marginal, find_term
-from .._permutation import check_permutable, draw_orders, permute_levels
-from ._lmm_fit import lmm_fit
+from .._inference import check_permutable, draw_orders, permute_levels
+from .._read import fit_formula
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
 
-    from .._fitted import LmmFit
+    from .._inference import LmmFit
 
 _METHODS = ("lrt", "lrt uncalibrated", "between-within", "satterthwaite", "kenward-roger", "between-within moderated")
 
@@ -114,7 +114,7 @@ def permutation_check(
     >>> check.permuted.shape
     (5, 2)
     """
-    fit = lmm_fit(adata, formula, layer=layer, n_jobs=n_jobs, show_progress=show_progress)
+    fit = fit_formula(adata, formula, layer=layer, n_jobs=n_jobs, show_progress=show_progress)
     fit = replace(fit, show_progress=False)
     term = find_term(fit.coding, test)
     columns = fit.coding.terms[term]

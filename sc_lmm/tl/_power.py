@@ -10,15 +10,13 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from .._audit import audit
+from .._design import Hypothesis, TestSpec, build_design, hypotheses_of, is_random_term
 from .._docs import doc_params
 from .._errors import DesignError, alternatives, listing
-from .._fitted import LmmFit
-from .._hypothesis import Hypothesis, TestSpec, hypotheses_of, is_random_term
-from .._inference import METHODS
-from .._power import Simulation, balanced_power, balanced_statistics, cohorts, simulated_power
+from .._inference import METHODS, LmmFit, Simulation, balanced_power, balanced_statistics, cohorts, simulated_power
+from .._read import fit_formula
+from .._report import audit
 from .._statistics import SufficientStatistics, sufficient_statistics
-from ._lmm_fit import design_of, lmm_fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -207,7 +205,7 @@ def _pilot(
         raise ValueError(msg)
     if isinstance(adata, LmmFit):
         return _of_fit(adata, _only_hypothesis(adata.coding, test), gene)
-    design = design_of(str(formula), adata.obs, reference or {})
+    design = build_design(str(formula), adata.obs, reference=reference)
     hypothesis = _only_hypothesis(design.coding, test)
     audit(design, test, adata.obs).raise_if_refused()
     if gene is None:
@@ -217,7 +215,7 @@ def _pilot(
     if not wanted.any():
         msg = f"gene={gene!r} is not in adata.var_names. {alternatives(gene, adata.var_names)}"
         raise KeyError(msg)
-    fit = lmm_fit(adata, str(formula), reference=reference, mask_var=wanted, show_progress=False)
+    fit = fit_formula(adata, str(formula), reference=reference, mask_var=wanted, show_progress=False)
     return _of_fit(fit, hypothesis, gene)
 
 

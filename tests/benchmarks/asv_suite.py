@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import sc_lmm as sl
-from sc_lmm._calibration import calibrate
-from sc_lmm._design import build_design
-from sc_lmm._deviance import spectrum
-from sc_lmm._fit import fit_models
-from sc_lmm._hypothesis import Hypothesis, null_model
-from sc_lmm._intervals import profile_interval
-from sc_lmm._statistics import sufficient_statistics
+from sc_lmm._design.hypothesis import Hypothesis, null_model
+from sc_lmm._design.model_matrix import build_design
+from sc_lmm._inference.calibration import calibrate
+from sc_lmm._inference.intervals import profile_interval
+from sc_lmm._model.deviance import spectrum
+from sc_lmm._model.fit import fit_models
+from sc_lmm._statistics.sufficient import sufficient_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
 
-    from sc_lmm._statistics import SufficientStatistics
+    from sc_lmm._statistics.sufficient import SufficientStatistics
 
 FORMULA, TEST = "~ sequencing_saturation + diagnosis + (1 | sample_id)", "diagnosis"
 N_CELLS, N_GENES = 6_000, 4_000

@@ -12,8 +12,8 @@ from joblib import Parallel, delayed
 from scipy import stats as distributions
 from statsmodels.stats.multitest import multipletests
 
-from sc_lmm._fit import fit_models
-from sc_lmm._hypothesis import hypotheses_of, null_model
+from sc_lmm._design.hypothesis import hypotheses_of, null_model
+from sc_lmm._model.fit import fit_models
 
 from .calibration_simulate import Genes, draw, fit_of, make_cohort, null_genes, varied_genes
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sc_lmm._statistics import SufficientStatistics
+    from sc_lmm._statistics.sufficient import SufficientStatistics
 
     from .calibration_simulate import Cohort
     from .calibration_study import Plan

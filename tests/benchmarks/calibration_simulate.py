@@ -17,14 +17,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats as distributions
 
-from sc_lmm._design import build_design
-from sc_lmm._fitted import LmmFit
-from sc_lmm._statistics import SufficientStatistics, sufficient_statistics
+from sc_lmm._design.model_matrix import build_design
+from sc_lmm._inference.fitted import LmmFit
+from sc_lmm._statistics.sufficient import SufficientStatistics, sufficient_statistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sc_lmm._design import Design
+    from sc_lmm._design.model_matrix import Design
 
     Array = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from unittest.mock import patch
 
-from sc_lmm import _visit
+from sc_lmm._statistics import visit as _visit
 
 from . import engine
 

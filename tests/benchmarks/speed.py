@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from sc_lmm._design import build_design
+from sc_lmm._design.model_matrix import build_design
 
 from . import engine
 from .bench import Bench, Outcome, Section

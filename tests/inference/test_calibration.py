@@ -12,18 +12,19 @@ import pytest
 from scipy import special
 from scipy import stats as distributions
 
-from sc_lmm._calibration import calibrate, draw_parts
-from sc_lmm._design import build_design
-from sc_lmm._deviance import Profile
-from sc_lmm._fit import fit_models
-from sc_lmm._fitted import LmmFit
-from sc_lmm._hypothesis import hypotheses_of, null_model
-from sc_lmm._statistics import sufficient_statistics
+from sc_lmm._design.hypothesis import hypotheses_of
+from sc_lmm._design.model_matrix import build_design
+from sc_lmm._inference.calibration import calibrate, draw_parts
+from sc_lmm._inference.fitted import LmmFit
+from sc_lmm._model.deviance import Profile
+from sc_lmm._model.fit import fit_models
+from sc_lmm._statistics import null_model
+from sc_lmm._statistics.sufficient import sufficient_statistics
 
 
 def _load_simulation():
     """The benchmark's simulation, which was written apart from the package's."""
-    path = Path(__file__).parent / "benchmarks" / "calibration_simulate.py"
+    path = Path(__file__).parents[1] / "benchmarks" / "calibration_simulate.py"
     spec = importlib.util.spec_from_file_location("calibration_simulate", path)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 from scipy import stats as distributions
 
-from sc_lmm._degrees_of_freedom import _expected_information, _moments
-from sc_lmm._design import build_design
-from sc_lmm._fit import fit_models
-from sc_lmm._fitted import LmmFit
-from sc_lmm._statistics import sufficient_statistics
+from sc_lmm._design.model_matrix import build_design
+from sc_lmm._inference.degrees_of_freedom import _expected_information, _moments
+from sc_lmm._inference.fitted import LmmFit
+from sc_lmm._model.fit import fit_models
+from sc_lmm._statistics.sufficient import sufficient_statistics
 
-HERE = Path(__file__).parent / "reference"
+HERE = Path(__file__).parents[1] / "reference"
 LIBSIZE = "~ log_libsize + sex + age + diagnosis + (1 | sample_id)"
 CASES = {
     "S60sub": ("~ sequencing_saturation + diagnosis + (1 | sample_id)", "diagnosis"),

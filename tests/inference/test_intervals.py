@@ -11,13 +11,13 @@ import pytest
 from scipy import optimize
 from scipy.stats import chi2
 
-from sc_lmm import _intervals as intervals
-from sc_lmm._design import build_design
-from sc_lmm._deviance import Profile
-from sc_lmm._fitted import LmmFit
-from sc_lmm._statistics import sufficient_statistics
+from sc_lmm._design.model_matrix import build_design
+from sc_lmm._inference import intervals
+from sc_lmm._inference.fitted import LmmFit
+from sc_lmm._model.deviance import Profile
+from sc_lmm._statistics.sufficient import sufficient_statistics
 
-HERE = Path(__file__).parent / "reference"
+HERE = Path(__file__).parents[1] / "reference"
 FORMULA = "~ x + age + diagnosis + (1 | sample_id)"
 LME4 = {
     "S60sub": "~ sequencing_saturation + diagnosis + (1 | sample_id)",

@@ -13,7 +13,7 @@ import pytest
 
 import sc_lmm as sl
 from sc_lmm._errors import DesignError
-from sc_lmm._fitted import LmmFit
+from sc_lmm._inference.fitted import LmmFit
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -221,7 +221,7 @@ def test_load_refuses_another_object(fit, tmp_path):
 
 
 def test_estimates_are_computed_once(adata, monkeypatch):
-    import sc_lmm._fitted as module
+    import sc_lmm._inference.fitted as module
 
     calls = []
     real = module.fit_models

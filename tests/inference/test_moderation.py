@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from scipy import stats as distributions
 
-from sc_lmm._design import build_design
-from sc_lmm._fitted import LmmFit
-from sc_lmm._moderation import squeeze
-from sc_lmm._statistics import sufficient_statistics
+from sc_lmm._design.model_matrix import build_design
+from sc_lmm._inference.fitted import LmmFit
+from sc_lmm._inference.moderation import squeeze
+from sc_lmm._statistics.sufficient import sufficient_statistics
 
-LIMMA = Path(__file__).parent / "reference" / "limma_moderation.csv"
+LIMMA = Path(__file__).parents[1] / "reference" / "limma_moderation.csv"
 
 
 def variances(seed: int, df: np.ndarray, df0: float, s0: float | np.ndarray) -> np.ndarray:

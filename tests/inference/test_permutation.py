@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 import sc_lmm as sl
-from sc_lmm._design import build_design
+from sc_lmm._design.model_matrix import build_design
 from sc_lmm._errors import DesignError
-from sc_lmm._fitted import LmmFit
-from sc_lmm._permutation import permute_levels
-from sc_lmm._statistics import sufficient_statistics
+from sc_lmm._inference.fitted import LmmFit
+from sc_lmm._inference.permutation import permute_levels
+from sc_lmm._statistics.sufficient import sufficient_statistics
 
 FORMULA = "~ x + age + diagnosis + (1 | sample_id)"
 

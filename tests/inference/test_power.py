@@ -15,9 +15,9 @@ from scipy import stats as distributions
 from statsmodels.stats.power import TTestIndPower
 
 import sc_lmm as sl
+from sc_lmm._design.hypothesis import hypotheses_of
 from sc_lmm._errors import DesignError
-from sc_lmm._hypothesis import hypotheses_of
-from sc_lmm._power import balanced_power, balanced_statistics, cohorts
+from sc_lmm._inference.power import balanced_power, balanced_statistics, cohorts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

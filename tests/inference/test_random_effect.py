@@ -12,11 +12,11 @@ from scipy import stats as distributions
 from statsmodels.regression.tests.results import lme_r_results as lmer
 
 import sc_lmm as sl
-from sc_lmm._design import build_design
-from sc_lmm._deviance import profile, spectrum
-from sc_lmm._fitted import LmmFit
-from sc_lmm._random_effect import null_distribution
-from sc_lmm._statistics import sufficient_statistics
+from sc_lmm._design.model_matrix import build_design
+from sc_lmm._inference.fitted import LmmFit
+from sc_lmm._inference.random_effect import null_distribution
+from sc_lmm._model.deviance import profile, spectrum
+from sc_lmm._statistics.sufficient import sufficient_statistics
 
 N_DRAWS = 100_000
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sc_lmm._tail import chi2_logsf, f_logsf
+from sc_lmm._inference.tail import chi2_logsf, f_logsf
 
 # log of mpmath.gammainc(df/2, x/2, inf, regularized=True) at 40 digits
 CHI2 = {

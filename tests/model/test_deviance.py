@@ -8,11 +8,11 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.stats import multivariate_normal
 
-from sc_lmm._design import build_design
-from sc_lmm._deviance import coefficients, profile, spectrum
-from sc_lmm._fit import fit_models
-from sc_lmm._optimize import derivatives
-from sc_lmm._statistics import sufficient_statistics
+from sc_lmm._design.model_matrix import build_design
+from sc_lmm._model.deviance import coefficients, profile, spectrum
+from sc_lmm._model.fit import fit_models
+from sc_lmm._model.optimize import derivatives
+from sc_lmm._statistics.sufficient import sufficient_statistics
 
 FORMULAS = [
     "~ x + age + diagnosis + (1 | donor)",
@@ -127,7 +127,7 @@ def test_the_minimum_is_global(seed, reml):
 
 def test_two_minima_and_the_deeper_one_wins():
     """REML-like profiles can be bimodal; here one is built by hand from two groups of donors of very unequal size."""
-    from sc_lmm._deviance import Profile, Spectrum
+    from sc_lmm._model.deviance import Profile, Spectrum
 
     sizes = np.array([1e5, 1e5, 1e5, 1.0, 1.0, 1.0])
     s = Spectrum(sizes, np.eye(6), np.zeros((6, 1)), np.zeros((1, 0)), sizes, 200, 0.0)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from sc_lmm import _optimize as optimize
-from sc_lmm._optimize import AT_ZERO, INSIDE, NONE, minimise, shared
+from sc_lmm._model import optimize
+from sc_lmm._model.optimize import AT_ZERO, INSIDE, NONE, minimise, shared
 
 N_GENES = 40
 

@@ -15,9 +15,9 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgba
 
 import sc_lmm as sl
+from sc_lmm._captions import format_p
 from sc_lmm.pl._labels import label_points
 from sc_lmm.pl._style import DOWN, UP
-from sc_lmm.pl._wording import format_p
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.power import TTestIndPower
 
-from sc_lmm._alias import find_aliases
-from sc_lmm._anatomy import anatomy
-from sc_lmm._audit import audit
-from sc_lmm._design import build_design
+from sc_lmm._design.formula import group_transforms
+from sc_lmm._design.model_matrix import build_design
 from sc_lmm._errors import DesignError
-from sc_lmm._formula import group_transforms
-from sc_lmm._precision import endless_standard_errors, noncentrality, standard_errors, within_share
+from sc_lmm._report.alias import find_aliases
+from sc_lmm._report.anatomy import anatomy
+from sc_lmm._report.audit import audit
+from sc_lmm._report.precision import endless_standard_errors, noncentrality, standard_errors, within_share
 
-REFERENCE = Path(__file__).parent / "reference"
+REFERENCE = Path(__file__).parents[1] / "reference"
 
 
 @cache

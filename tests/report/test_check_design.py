@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 
 import sc_lmm as sl
-from sc_lmm._design import build_design
+from sc_lmm._design.model_matrix import build_design
 from sc_lmm._errors import DesignError
 
 if TYPE_CHECKING:
-    from sc_lmm._report import DesignReport
+    from sc_lmm._report.facts import DesignReport
 
 FORMULA = "~ depth + diagnosis + (1 | sample_id)"
 

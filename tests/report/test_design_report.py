@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import sc_lmm as sl
-from sc_lmm._report import GRADES, DesignReport, from_dict, from_uns
+from sc_lmm._report.facts import GRADES, DesignReport, from_dict, from_uns
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from sc_lmm import _values as values_module
-from sc_lmm._values import has_negative, looks_like_counts
+from sc_lmm._statistics import values as values_module
+from sc_lmm._statistics.values import has_negative, looks_like_counts
 
 SHAPE = (40, 15)
 FORMS = {"dense": np.asarray, "csr": sparse.csr_matrix, "csc": sparse.csc_array}

@@ -172,7 +172,7 @@ def test_notes_of_the_run_are_printed(capsys: pytest.CaptureFixture[str], monkey
 # what scanpy's plot of the README asks of pandas
 @pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame")
 def test_code_of_the_readme_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = Path(__file__).parents[1] / "README.md"
+    readme = Path(__file__).parents[2] / "README.md"
     blocks = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), flags=re.DOTALL)
     file(folder, counts=True).rename(folder / "cohort.h5ad")
     monkeypatch.setattr(plt, "show", lambda: None)
@@ -185,7 +185,7 @@ def test_code_of_the_readme_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_readme_describes_every_column_and_status(folder: Path) -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     main([str(file(folder)), *MODEL])
     table = read_h5ad(folder / "sc_lmm_quickstart.h5ad").varm["lmm_de"]
     assert [column for column in table.columns if f"`{column}`" not in readme] == []

@@ -11,14 +11,15 @@ import pytest
 import statsmodels.regression.tests.results as lmer_results
 
 import sc_lmm as sl
-from sc_lmm._design import build_design
-from sc_lmm._fit import fit_models
-from sc_lmm._hypothesis import null_model, term_hypotheses
-from sc_lmm._inference import likelihood_ratio
-from sc_lmm._statistics import sufficient_statistics
+from sc_lmm._design.hypothesis import term_hypotheses
+from sc_lmm._design.model_matrix import build_design
+from sc_lmm._inference.tests import likelihood_ratio
+from sc_lmm._model.fit import fit_models
+from sc_lmm._statistics import null_model
+from sc_lmm._statistics.sufficient import sufficient_statistics
 
-HERE = Path(__file__).parent / "reference"
-SHARED = Path(__file__).parents[2] / "shared" / "reference"
+HERE = Path(__file__).parents[1] / "reference"
+SHARED = Path(__file__).parents[3] / "shared" / "reference"
 SATURATION = "~ sequencing_saturation + diagnosis + (1 | sample_id)"
 LIBSIZE = "~ log_libsize + sex + age + diagnosis + (1 | sample_id)"
 CASES = {

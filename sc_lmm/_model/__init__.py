@@ -1,0 +1,24 @@
+"""SufficientStatistics -> Fit: likelihoods, their maxima, and the estimates there, for genes in blocks."""
+
+from .blocks import for_blocks, gene_blocks
+from .deviance import Profile, Spectrum, profile, project, spectrum, within_projections
+from .fit import BOUNDARY, STATUS, Fit, fit_models
+from .optimize import Terms, derivatives, evaluate
+
+__all__ = [
+    "BOUNDARY",
+    "Fit",
+    "Profile",
+    "STATUS",
+    "Spectrum",
+    "Terms",
+    "derivatives",
+    "evaluate",
+    "fit_models",
+    "for_blocks",
+    "gene_blocks",
+    "profile",
+    "project",
+    "spectrum",
+    "within_projections",
+]

@@ -1,0 +1,89 @@
+"""AnnData and a formula -> LmmFit: the steps that every function which needs cells goes through."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._anndata import Expression, read_expression
+from ._design import Design, build_design
+from ._errors import listing, warn
+from ._inference import LmmFit
+from ._report import audit
+from ._statistics import (
+    SufficientStatistics,
+    check_matrix,
+    has_negative,
+    looks_like_counts,
+    sufficient_statistics,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anndata import AnnData
+
+
+def fit_formula(
+    adata: AnnData,
+    formula: str,
+    *,
+    reference: Mapping[str, str] | None = None,
+    layer: str | None = None,
+    use_raw: bool = False,
+    mask_var: Any = None,
+    n_jobs: int | None = None,
+    show_progress: bool | None = None,
+) -> LmmFit:
+    """Check the design, then read the cells; see :func:`sc_lmm.tl.lmm_fit`."""
+    source = read_expression(adata, layer=layer, use_raw=use_raw, mask_var=mask_var)
+    design = build_design(formula, adata.obs, reference=reference)
+    audit(design, None, adata.obs).raise_if_refused()
+    return fit_cells(source, design, n_jobs=n_jobs, show_progress=show_progress)
+
+
+def fit_cells(source: Expression, design: Design, *, n_jobs: int | None, show_progress: bool | None) -> LmmFit:
+    """Visit the cells of a checked design."""
+    check_matrix(source.matrix)
+    log_base = _check_values(source)
+    stats = _read(source, design, show_progress=show_progress)
+    return LmmFit(
+        coding=design.coding,
+        stats=stats,
+        var_names=source.var_names,
+        log_base=log_base,
+        n_dropped=int((~design.kept).sum()),
+        n_jobs=n_jobs,
+        show_progress=show_progress,
+    )
+
+
+def _check_values(source: Expression) -> float | None:
+    """Warn of a matrix that is not on a log scale; the base of its logarithm if it is declared and possible."""
+    if looks_like_counts(source.matrix):
+        warn(
+            "The matrix seems to hold raw counts (whole numbers, none negative). The model is for log-normalised "
+            "expression: run sc.pp.normalize_total and sc.pp.log1p first, or name the layer that holds it."
+        )
+        return None
+    if has_negative(source.matrix):
+        warn(
+            "The matrix has negative values (scaled or corrected expression?). Coefficients are in its units and "
+            "logfoldchanges are NaN. Test log-normalised expression to get fold changes."
+        )
+        return None
+    return source.log_base
+
+
+def _read(source: Expression, design: Design, *, show_progress: bool | None) -> SufficientStatistics:
+    rows = source.rows[design.kept]
+    stats = sufficient_statistics(source.matrix, design, rows=rows, columns=source.columns, show_progress=show_progress)
+    bad = ~np.isfinite(stats.yty)
+    if bad.any():
+        msg = (
+            f"The matrix has NaN or infinite values in {int(bad.sum())} genes: {listing(source.var_names[bad])}. "
+            f"Replace them, or leave these genes out with mask_var."
+        )
+        raise ValueError(msg)
+    return stats
