@@ -78,6 +78,11 @@ class Anatomy:
         """Cells per donor, (m,)."""
         return self.design.random.sizes
 
+    @cached_property
+    def harmonic_mean(self) -> float:
+        """Harmonic mean of the cells per donor."""
+        return float(self.sizes.size / (1 / self.sizes).sum())
+
     @property
     def group(self) -> str:
         """Column of the grouping."""

@@ -132,7 +132,7 @@ def permutation_check(
 
 
 def _permuted(fit: LmmFit, columns: slice, order: np.ndarray) -> LmmFit:
-    return replace(fit, stats=permute_levels(fit.stats, columns, order), _models={})
+    return replace(fit, stats=permute_levels(fit.stats, columns, order))
 
 
 def _shares(fit: LmmFit, term: str, methods: Sequence[str], alphas: Sequence[float]) -> pd.Series:

@@ -238,7 +238,7 @@ def test_expected_information_of_two_derivations_and_of_dense_algebra():
     n, N = stats.sizes, stats.n_cells
     X = build_design("~ x + age + diagnosis + (1 | sample_id)", obs).X
     Z = (donor[:, None] == np.arange(7)).astype(float)
-    spectral = _expected_information(fit._objective(), reml)
+    spectral = _expected_information(fit.estimates.restricted, reml)
     for g in range(Y.shape[1]):
         s, tau = reml.sigma2[g], reml.rho[g] * reml.sigma2[g]
         d = s + n * tau

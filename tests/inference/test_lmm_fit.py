@@ -221,7 +221,7 @@ def test_load_refuses_another_object(fit, tmp_path):
 
 
 def test_estimates_are_computed_once(adata, monkeypatch):
-    import sc_lmm._inference.fitted as module
+    import sc_lmm._inference.estimates as module
 
     calls = []
     real = module.fit_models
