@@ -40,6 +40,11 @@ show_progress
     "key": """\
 key
     The `key_added` of the run.""",
+    "run": """\
+adata
+    Annotated data with a run of :func:`sc_lmm.tl.lmm_de`.
+key
+    The `key_added` of the run.""",
     "comparison": """\
 comparison
     Name of the comparison, e.g. the level of the tested factor. By default the first one of the run.""",

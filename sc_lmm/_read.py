@@ -14,7 +14,6 @@ from ._report import audit
 from ._statistics import (
     SufficientStatistics,
     check_matrix,
-    has_negative,
     looks_like_counts,
     sufficient_statistics,
 )
@@ -46,34 +45,37 @@ def fit_formula(
 def fit_cells(source: Expression, design: Design, *, n_jobs: int | None, show_progress: bool | None) -> LmmFit:
     """Visit the cells of a checked design."""
     check_matrix(source.matrix)
-    log_base = _check_values(source)
+    counts = _warn_of_counts(source)
     stats = _read(source, design, show_progress=show_progress)
+    negative = _warn_of_negative(stats)
     return LmmFit(
         coding=design.coding,
         stats=stats,
         var_names=source.var_names,
-        log_base=log_base,
+        log_base=None if counts or negative else source.log_base,
         n_dropped=int((~design.kept).sum()),
         n_jobs=n_jobs,
         show_progress=show_progress,
     )
 
 
-def _check_values(source: Expression) -> float | None:
-    """Warn of a matrix that is not on a log scale; the base of its logarithm if it is declared and possible."""
-    if looks_like_counts(source.matrix):
+def _warn_of_counts(source: Expression) -> bool:
+    counts = looks_like_counts(source.matrix)
+    if counts:
         warn(
             "The matrix seems to hold raw counts (whole numbers, none negative). The model is for log-normalised "
             "expression: run sc.pp.normalize_total and sc.pp.log1p first, or name the layer that holds it."
         )
-        return None
-    if has_negative(source.matrix):
+    return counts
+
+
+def _warn_of_negative(stats: SufficientStatistics) -> bool:
+    if stats.negative:
         warn(
             "The matrix has negative values (scaled or corrected expression?). Coefficients are in its units and "
             "logfoldchanges are NaN. Test log-normalised expression to get fold changes."
         )
-        return None
-    return source.log_base
+    return stats.negative > 0
 
 
 def _read(source: Expression, design: Design, *, show_progress: bool | None) -> SufficientStatistics:

@@ -12,7 +12,7 @@ Bartlett 1937 for the idea; Zucker, Lieberman & Manor 2000 and Manor & Zucker 20
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import linalg, special
@@ -84,7 +84,7 @@ def draw_parts(
     z = rng.standard_normal((int(used.sum()), n_draws))
     rest = rng.chisquare(_within_df(stats), n_draws)
     means = e / np.sqrt(sizes)
-    common = {"nonzero": np.full(n_draws, stats.n_cells), "shift": np.zeros(n_draws)}
+    common: dict[str, Any] = {"nonzero": np.full(n_draws, stats.n_cells), "shift": np.zeros(n_draws)}
     donors = replace(stats, XtY=stats.ZtX.T @ u, ZtY=sizes * u, yty=(sizes * u**2).sum(axis=0), **common)
     cells = replace(
         stats,

@@ -1,13 +1,12 @@
 """Cells and a Design -> SufficientStatistics, a few dozen numbers per gene: the only room that sees a cell."""
 
 from .sufficient import SufficientStatistics, null_model, sufficient_statistics, within_products
-from .values import has_negative, looks_like_counts
+from .values import looks_like_counts
 from .visit import check_matrix
 
 __all__ = [
     "SufficientStatistics",
     "check_matrix",
-    "has_negative",
     "looks_like_counts",
     "null_model",
     "sufficient_statistics",

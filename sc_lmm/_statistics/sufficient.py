@@ -19,7 +19,8 @@ from scipy import linalg
 from tqdm.auto import tqdm
 
 from .._blas import one_blas_thread
-from .visit import Cells, Genes, Sums, visit
+from .sums import Cells, Genes, Sums
+from .visit import visit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,6 +47,7 @@ class SufficientStatistics:
     shift: Array  # (G,) what was subtracted from y
     basis: Array  # (p_user, p) standardised columns = user's columns @ basis, so beta = basis @ beta_standardised
     ones: Array | None  # (p,) standardised coefficients that give a column of ones, None if X cannot
+    negative: int = 0  # above 0 if an entry that was read is below 0
 
     @property
     def n_cells(self) -> int:
@@ -76,7 +78,8 @@ class SufficientStatistics:
     def genes(self, index: slice | NDArray[Any]) -> SufficientStatistics:
         """Statistics of some of the genes, contiguous, so that another process computes with the same arrays."""
         per_gene = ("XtY", "ZtY", "yty", "nonzero", "shift")
-        return replace(self, **{name: np.ascontiguousarray(getattr(self, name)[..., index]) for name in per_gene})
+        some: dict[str, Any] = {name: np.ascontiguousarray(getattr(self, name)[..., index]) for name in per_gene}
+        return replace(self, **some)
 
     def restrict(self, span: Array) -> SufficientStatistics:
         """Statistics of the model whose fixed effects are X span, with `span` (p, p0).
@@ -177,6 +180,7 @@ def sufficient_statistics(
             shift=shift,
             basis=basis,
             ones=ones,
+            negative=int(sums.negative[0]),
         )
 
     stats = read(columns, np.zeros(columns.size))

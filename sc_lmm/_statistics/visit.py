@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import singledispatch
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
 from scipy import sparse
 
 from . import kernels
+from .sums import Cells, Genes, Sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -27,51 +28,6 @@ if TYPE_CHECKING:
 _N_TASKS = 16
 # Rows of an on-disk, lazy or untidy matrix held in memory at a time.
 _BLOCK_ROWS = 4096
-
-
-class Cells(NamedTuple):
-    """The cells of a design sorted by level, with what each contributes beside its expression."""
-
-    rows: NDArray[np.int64]  # (n,) position in the matrix
-    codes: NDArray[np.int32]  # (n,) level, ascending
-    C: Array  # (n, n_columns) columns of X that vary within levels
-    n_levels: int
-
-    def within(self, start: int, stop: int) -> Cells:
-        """Take the cells in matrix rows `start` to `stop`, counted from there."""
-        inside = (self.rows >= start) & (self.rows < stop)
-        return self._replace(rows=self.rows[inside] - start, codes=self.codes[inside], C=self.C[inside])
-
-
-class Genes(NamedTuple):
-    """The genes to visit."""
-
-    columns: NDArray[np.int64]  # (G,) position in the matrix
-    shift: Array  # (G,) subtracted from every entry; not 0 only where all entries are stored
-
-
-class Sums(NamedTuple):
-    """What a visit adds up over cells; see :mod:`sc_lmm._statistics.kernels`."""
-
-    ZtY: Array  # (q, G)
-    CtY: Array  # (n_columns, G)
-    yty: Array  # (G,)
-    nonzero: NDArray[np.int64]  # (G,)
-
-    def plus(self, other: Sums) -> Sums:
-        """Sums over both sets of cells."""
-        return Sums(*map(np.add, self, other))
-
-    @classmethod
-    def zeros(cls, cells: Cells, genes: Genes) -> Sums:
-        """Sums over no cells."""
-        n_genes = genes.columns.size
-        return cls(
-            ZtY=np.zeros((cells.n_levels, n_genes)),
-            CtY=np.zeros((cells.C.shape[1], n_genes)),
-            yty=np.zeros(n_genes),
-            nonzero=np.zeros(n_genes, dtype=np.int64),
-        )
 
 
 _SUPPORTED = (
@@ -126,13 +82,12 @@ def _visit_dense(matrix: np.ndarray, cells: Cells, genes: Genes, advance: Callab
     sums = Sums.zeros(cells, genes)
     by_column = matrix.flags.f_contiguous and not matrix.flags.c_contiguous
     kernel: Any = kernels.dense_columns if by_column else kernels.dense_rows
+    weights, cells = _split_weights(cells)
 
     def task(start: int, stop: int) -> int:
-        inputs: tuple[Any, ...] = (matrix, cells.rows, genes.columns, cells.codes, cells.C, genes.shift)
-        return kernel(*inputs, start, stop, *sums)
+        return kernel(matrix, cells, weights, genes, start, stop, sums)
 
-    for _ in _run(task, _even_cuts(genes.columns.size), advance):
-        pass
+    sums.negative[0] = sum(_run(task, _even_cuts(genes.columns.size), advance))
     return sums
 
 
@@ -141,36 +96,35 @@ def _visit_dense(matrix: np.ndarray, cells: Cells, genes: Genes, advance: Callab
 def _visit_csc(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
     _check_pointers(matrix)
     sums = Sums.zeros(cells, genes)
-    code_of = np.full(matrix.shape[0], -1, dtype=np.int32)
-    code_of[cells.rows] = cells.codes
+    row_of = np.full(matrix.shape[0], -1, dtype=np.int32)
+    row_of[cells.rows] = np.arange(cells.rows.size)
+    stored = kernels.Stored(matrix.data, matrix.indices, matrix.indptr, matrix.shape[0])
     kernel: Any = kernels.csc_columns
-    C_of = np.zeros((matrix.shape[0], cells.C.shape[1]))
-    C_of[cells.rows] = cells.C
+    weights, cells = _split_weights(cells)
 
     def task(start: int, stop: int) -> int:
-        stored = (matrix.data, matrix.indices, matrix.indptr)
-        return kernel(*stored, genes.columns, code_of, C_of, genes.shift, start, stop, *sums)
+        return kernel(stored, row_of, cells, weights, genes, start, stop, sums)
 
     outcomes = list(_run(task, _even_cuts(genes.columns.size), advance))
-    return _visit_tidied(matrix, cells, genes) if kernels.UNTIDY in outcomes else sums
+    sums.negative[0] = sum(outcomes)
+    return _visit_tidied(matrix, cells._replace(weights=weights), genes) if kernels.UNTIDY in outcomes else sums
 
 
 @_visit_memory.register(sparse.csr_matrix)
 @_visit_memory.register(sparse.csr_array)
 def _visit_csr(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
     _check_pointers(matrix)
-    n_genes = genes.columns.size
-    sums = Sums.zeros(cells, genes)
-    C = cells.C if cells.C.shape[1] else np.zeros((cells.rows.size, 1))
-    gene_of = _gene_of(genes, matrix.shape[1])
+    sums, n_genes, n_columns = Sums.zeros(cells, genes), genes.columns.size, cells.C.shape[1]
     shift = np.append(genes.shift, 0.0) if genes.shift.any() else None
+    stored = kernels.Stored(matrix.data, matrix.indices, matrix.indptr, matrix.shape[1])
     kernel: Any = kernels.csr_rows
+    weights, padded = _split_weights(cells)
+    padded = padded if n_columns else padded._replace(C=np.zeros((cells.rows.size, 1)))
+    given: tuple[Any, ...] = (stored, padded, weights, _gene_of(genes, matrix.shape[1]), shift)
 
     def task(start: int, stop: int) -> tuple[int, Array, Array]:
-        acc, head = np.zeros((n_genes + 1, kernels.N_SLOTS + C.shape[1])), np.zeros(n_genes)
-        stored = (matrix.data, matrix.indices, matrix.indptr, matrix.shape[1])
-        place: tuple[Any, ...] = (cells.rows, cells.codes, C, gene_of, shift, start, stop)
-        return kernel(*stored, *place, acc, head, sums.ZtY), acc, head
+        acc, head = np.zeros((n_genes + 1, kernels.N_SLOTS + padded.C.shape[1])), np.zeros(n_genes)
+        return kernel(*given, start, stop, acc, head, sums.ZtY), acc, head
 
     cuts = _even_cuts(cells.rows.size)
     # Tasks arrive in the order of the cells, whichever thread was first, and their memory serves the next ones.
@@ -181,10 +135,17 @@ def _visit_csr(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
         acc = acc[:-1]  # without the spare gene
         sums.yty[:] += acc[:, kernels.SQUARE]
         sums.nonzero[:] += acc[:, kernels.NONZERO].astype(np.int64)
-        sums.CtY[:] += acc[:, kernels.N_SLOTS :][:, : cells.C.shape[1]].T
+        sums.CtY[:] += acc[:, kernels.N_SLOTS :][:, :n_columns].T
+        sums.negative[0] += outcome
     else:
         return sums
     return _visit_tidied(matrix, cells, genes)
+
+
+def _split_weights(cells: Cells) -> tuple[Array, Cells]:
+    """Weights as an array, and the cells without them: one compiled loop then serves weighted and other cells."""
+    weights = np.ones(cells.rows.size) if cells.weights is None else cells.weights
+    return weights, cells._replace(weights=None)
 
 
 def _gene_of(genes: Genes, n_vars: int) -> NDArray[np.uint32] | None:

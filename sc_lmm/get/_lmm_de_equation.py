@@ -33,8 +33,7 @@ def lmm_de_equation(adata: AnnData, *, key: str = DEFAULT_KEY) -> Equation:
 
     Parameters
     ----------
-    {adata}
-    {key}
+    {run}
 
     Returns
     -------

@@ -8,11 +8,10 @@ import pandas as pd
 import pytest
 
 import sc_lmm as sl
-from sc_lmm._design.model_matrix import build_design
+from cohorts import fitted
 from sc_lmm._errors import DesignError
 from sc_lmm._inference.fitted import LmmFit
 from sc_lmm._inference.permutation import permute_levels
-from sc_lmm._statistics.sufficient import sufficient_statistics
 
 FORMULA = "~ x + age + diagnosis + (1 | sample_id)"
 
@@ -30,12 +29,6 @@ def cohort(n_donors: int = 9, n_genes: int = 5, mean: float = 3.0, seed: int = 0
     )
     Y = rng.normal(mean, 1, (donor.size, n_genes)) + rng.normal(0, 0.5, (n_donors, n_genes))[donor]
     return obs, Y, donor
-
-
-def fitted(Y: np.ndarray, obs: pd.DataFrame, formula: str) -> LmmFit:
-    design = build_design(formula, obs)
-    names = pd.RangeIndex(Y.shape[1]).astype(str)
-    return LmmFit(design.coding, sufficient_statistics(Y, design), names, show_progress=False)
 
 
 def permuted(fit: LmmFit, term: str, order: np.ndarray) -> LmmFit:

@@ -1,0 +1,61 @@
+"""What a visit of the matrix is given, and what it adds up: plain tuples of arrays, which compiled loops take as they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+
+class Cells(NamedTuple):
+    """The cells of a design sorted by level, with what each contributes beside its expression."""
+
+    rows: NDArray[np.int64]  # (n,) position in the matrix
+    codes: NDArray[np.int32]  # (n,) level, ascending
+    C: Array  # (n, n_columns) columns of X that vary within levels
+    n_levels: int
+    weights: Array | None = None  # (n,) of the cells, None if all are one
+
+    def within(self, start: int, stop: int) -> Cells:
+        """Take the cells in matrix rows `start` to `stop`, counted from there."""
+        inside = (self.rows >= start) & (self.rows < stop)
+        weights = None if self.weights is None else self.weights[inside]
+        return Cells(self.rows[inside] - start, self.codes[inside], self.C[inside], self.n_levels, weights)
+
+
+class Genes(NamedTuple):
+    """The genes to visit."""
+
+    columns: NDArray[np.int64]  # (G,) position in the matrix
+    shift: Array  # (G,) subtracted from every entry; not 0 only where all entries are stored
+
+
+class Sums(NamedTuple):
+    """Sums over cells of y, an entry less its gene's shift, times what the cell contributes; w is its weight."""
+
+    ZtY: Array  # (q, G) w y over the cells of a level
+    CtY: Array  # (n_columns, G) c w y
+    yty: Array  # (G,) w y^2
+    nonzero: NDArray[np.int64]  # (G,) entries that are not 0
+    negative: NDArray[np.int64]  # (1,) 0 if no entry is below 0, above 0 otherwise
+
+    def plus(self, other: Sums) -> Sums:
+        """Sums over both sets of cells."""
+        return Sums(*map(np.add, self, other))
+
+    @classmethod
+    def zeros(cls, cells: Cells, genes: Genes) -> Sums:
+        """Sums over no cells."""
+        n_genes = genes.columns.size
+        return cls(
+            ZtY=np.zeros((cells.n_levels, n_genes)),
+            CtY=np.zeros((cells.C.shape[1], n_genes)),
+            yty=np.zeros(n_genes),
+            nonzero=np.zeros(n_genes, dtype=np.int64),
+            negative=np.zeros(1, dtype=np.int64),
+        )
