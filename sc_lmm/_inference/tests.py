@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 
 from .._errors import alternatives
 from .degrees_of_freedom import FTest, between_within, kenward_roger, satterthwaite, wald
-from .moderation import squeeze
+from .squeeze import squeeze
 from .tail import chi2_logsf, f_logsf
 
 if TYPE_CHECKING:
