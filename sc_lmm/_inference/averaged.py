@@ -33,12 +33,9 @@ if TYPE_CHECKING:
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
 
 _NEGLIGIBLE = 1e-11  # share of a p-value that is passed over
-_SMALL, _LOG_SMALL = (
-    1e-250,
-    -650.0,
-)  # a p-value from which its logarithm is summed, and a weight that is part of no larger
+_SMALL = 1e-250  # a p-value from which its logarithm is summed
+_LOG_SMALL = -650.0  # log-likelihood below its maximum that adds nothing to it
 _LITTLE = 1e-8  # share of the posterior that is passed over in limits and estimates
-_FAR = -5000.0  # log weight of a point that adds to no p-value, however small
 # Steps converge cubically, so that one this small leaves an error of about its cube.
 _STEPS, _STEP_TOLERANCE = 60, 1e-3
 
@@ -53,66 +50,69 @@ class Averaged(NamedTuple):
     ci_high: Array  # (G,)
 
 
-def averaged(at: AtPoints, log_weights: Array, *, conf_level: float | None) -> Averaged:
-    """Average over posterior weights, given as logarithms (G, K)."""
+def averaged(at: AtPoints, prior: Array, weights: Array, *, conf_level: float | None) -> Averaged:
+    """Average over the posterior `weights` that come of `prior` weights, each (G, K)."""
     n_genes, df, _ = at.coef.shape
     out = Averaged(*np.full((5, n_genes), np.nan))
     whitening = np.linalg.inv(np.linalg.cholesky(at.unscaled))  # (K, df, df)
-    _log_pvals(at.coef, whitening, at.sigma2, log_weights, at.dof, out.log_pval)
+    _log_pvals(at.coef, whitening, at.sigma2, at.loglik, prior, weights, at.dof, out.log_pval)
     if df == 1:
         root = np.sqrt(at.unscaled[:, 0, 0])
         outside = np.nan if conf_level is None else (1 - conf_level) / 2
         width = float(special.ndtri(1 - outside))
-        _estimates(at.coef, root, at.sigma2, log_weights, at.dof, outside, width, out)
+        _estimates(at.coef, root, at.sigma2, weights, at.dof, outside, width, out)
     return out
 
 
 @_compiled
-def posterior(loglik: Array, prior: Array, icc: Array) -> tuple[Array, Array]:
-    """Log posterior weights from log-likelihoods and prior weights (G, K); posterior mean of `icc` (K,), (G,)."""
-    log_weights, mean = np.empty_like(loglik), np.empty(len(loglik))
-    n_points = loglik.shape[1]
+def posterior(loglik: Array, prior: Array) -> Array:
+    """Posterior weights from log-likelihoods and prior weights, each (G, K)."""
+    weights = np.zeros_like(loglik)
     for g in range(len(loglik)):
-        largest, total, product = loglik[g].max(), 0.0, 0.0
-        for k in range(n_points):
-            w = prior[g, k] * math.exp(loglik[g, k] - largest)
-            total += w
-            product += w * icc[k]
-        mean[g] = product / total
-        offset = largest + math.log(total)
-        for k in range(n_points):
-            log_weights[g, k] = loglik[g, k] - offset
-            if log_weights[g, k] > _FAR:
-                log_weights[g, k] += math.log(prior[g, k])
-    return log_weights, mean
+        largest, total = loglik[g].max(), 0.0
+        for k in range(loglik.shape[1]):
+            if loglik[g, k] > largest + _LOG_SMALL:
+                weights[g, k] = prior[g, k] * math.exp(loglik[g, k] - largest)
+                total += weights[g, k]
+        weights[g] /= total
+    return weights
 
 
 @_compiled
-def _log_pvals(coef: Array, whitening: Array, sigma2: Array, log_weights: Array, dof: int, log_pval: Array) -> None:
+def _log_pvals(
+    coef: Array,  # (G, df, K)
+    whitening: Array,  # (K, df, df)
+    sigma2: Array,  # (G, K)
+    loglik: Array,
+    prior: Array,
+    weights: Array,
+    dof: int,
+    log_pval: Array,
+) -> None:
     n_genes, df, n_points = coef.shape
     q = np.empty(n_points)
     for g in range(n_genes):
         p = 0.0
         for k in range(n_points - 1, -1, -1):  # from the widest distribution on, whose tail is largest
             q[k] = _quadratic(coef[g], whitening[k], k) / sigma2[g, k]
-            if log_weights[g, k] > _LOG_SMALL:
-                w = math.exp(log_weights[g, k])
-                if w > _NEGLIGIBLE * p:  # a tail is at most 1
-                    p += w * f_tail(q[k], df, dof)
-        log_pval[g] = math.log(min(p, 1.0)) if p > _SMALL else _log_average(q, log_weights[g], df, dof)
+            if weights[g, k] > _NEGLIGIBLE * p:  # a tail is at most 1
+                p += weights[g, k] * f_tail(q[k], df, dof)
+        log_pval[g] = math.log(min(p, 1.0)) if p > _SMALL else _log_average(q, loglik[g] + np.log(prior[g]), df, dof)
 
 
 @_compiled
-def _log_average(q: Array, log_weights: Array, df: int, dof: int) -> float:
-    """Log of the average tail where the tail itself underflows."""
-    largest, parts = -np.inf, np.empty(q.size)
+def _log_average(q: Array, joint: Array, df: int, dof: int) -> float:
+    """Log of the average tail where the tail itself underflows, from the logs of likelihood times prior."""
+    tails = np.empty(q.size)
     for k in range(q.size):
-        parts[k] = log_weights[k] + log_f_tail(q[k], df, dof)
-        largest = max(largest, parts[k])
-    total = 0.0
-    for part in parts:
-        total += math.exp(part - largest)
-    return largest + math.log(total)
+        tails[k] = joint[k] + log_f_tail(q[k], df, dof)
+    return _log_sum(tails) - _log_sum(joint)
+
+
+@_compiled
+def _log_sum(logs: Array) -> float:
+    largest = logs.max()
+    return largest + math.log(np.exp(logs - largest).sum())
 
 
 @_compiled
@@ -132,7 +132,7 @@ def _estimates(
     coef: Array,  # (G, 1, K)
     root: Array,  # (K,) se over sigma
     sigma2: Array,
-    log_weights: Array,
+    weights: Array,  # (G, K)
     dof: int,
     outside: float,  # probability beyond each limit, NaN for no limits
     width: float,  # about how many standard deviations away they are
@@ -143,8 +143,8 @@ def _estimates(
     for g in range(len(coef)):
         n, total, first, second = 0, 0.0, 0.0, 0.0
         for k in range(root.size):
-            if log_weights[g, k] > math.log(_LITTLE):
-                b[n], s[n], w[n] = coef[g, 0, k], root[k] * math.sqrt(sigma2[g, k]), math.exp(log_weights[g, k])
+            if weights[g, k] > _LITTLE:
+                b[n], s[n], w[n] = coef[g, 0, k], root[k] * math.sqrt(sigma2[g, k]), weights[g, k]
                 total, first, n = total + w[n], first + w[n] * b[n], n + 1
         if n == 0:
             continue

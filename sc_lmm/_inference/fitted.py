@@ -17,7 +17,7 @@ from scipy import linalg
 from .._design import Hypothesis, TestSpec, check_marginal, find_term, hypotheses_of, is_random_term
 from .._errors import DesignError, alternatives
 from . import storage
-from .answers import Answer, Choices, answer, answer_variance, test_of
+from .answers import Answer, Choices, answer, answer_variance, is_moderated
 from .degrees_of_freedom import judged_between
 from .estimates import Estimates, Workers
 from .random_effect import random_effect_interval, random_effects
@@ -71,7 +71,7 @@ class LmmFit:
         *,
         method: str = "lrt",
         calibrate: bool = True,
-        moderate: bool = False,
+        moderate: bool | None = None,
         conf_level: float | None = 0.95,
         corr_method: str = "benjamini-hochberg",
         seed: int = 0,
@@ -84,14 +84,20 @@ class LmmFit:
         tables = {}
         for hypothesis in self._hypotheses(test):
             tables[hypothesis.name] = self._table(answer(self.estimates, hypothesis, choices), corr_method)
-        return TestResult(tables, method)
+        return TestResult(tables, method, moderated=is_moderated(self.estimates, choices))
 
     def pvals(
-        self, test: TestSpec, *, method: str = "lrt", calibrate: bool = True, moderate: bool = False, seed: int = 0
+        self,
+        test: TestSpec,
+        *,
+        method: str = "lrt",
+        calibrate: bool = True,
+        moderate: bool | None = None,
+        seed: int = 0,
     ) -> NDArray[np.float64]:
         """P-values of the first comparison alone, (G,), without intervals or tables: for simulations."""
-        choices = Choices(method, calibrate, moderate, seed=seed)
-        return test_of(self.estimates, self._hypotheses(test)[0], choices).pval
+        choices = Choices(method, calibrate, moderate, conf_level=None, seed=seed)
+        return answer(self.estimates, self._hypotheses(test)[0], choices).test.pval
 
     def contrast(self, contrast: str | dict[str, str], **choices: Any) -> TestResult:
         """Test contrasts of conditions, e.g. ``"cond(diagnosis='AD') - cond(diagnosis='control')"``."""

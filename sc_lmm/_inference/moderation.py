@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-# Points of rho in units of donors over cells, beside 0: from where a donor effect is invisible to where it is all there is.
-_FIRST, _LAST, _N_POINTS = 1e-2, 1e5, 48
-_FARTHEST = 1e15
+# Points of rho in units of donors over cells, beside 0, a fixed step apart in log rho. With m donors rho is known to about
+# sqrt(2/m) of itself, and below a tenth of that share it cannot be told from 0.
+_INVISIBLE, _STEP, _WIDEST = 0.1, 1.2, 0.34  # in that unit, the same, and the most that a step may be
+_LAST, _FARTHEST = 1e3, 1e15  # up to where there are points, at least and at most
 _FALLEN = 20.0  # log-likelihood lost at the last point by a gene whose ratio is surely below it
 
 
@@ -57,14 +58,20 @@ def learn_moderation(stats: SufficientStatistics, profile: Profile, usable: NDAr
 @one_blas_thread()
 def _support_of(stats: SufficientStatistics, profile: Profile) -> tuple[Array, Array]:
     """Points that reach beyond every gene's ratio, and the log-likelihoods there."""
-    unit, last, nothing = stats.sizes.size / stats.sizes.sum(), _LAST, np.empty((0, stats.basis.shape[0]))
+    last, nothing = _LAST, np.empty((0, stats.basis.shape[0]))
     while True:
-        n_points = round(_N_POINTS * np.log(last / _FIRST) / np.log(_LAST / _FIRST))
-        rho = unit * np.concatenate([[0.0], np.geomspace(_FIRST, last, n_points)])
+        rho = _points(stats, last)
         loglik = at_points(stats, profile, support(stats, profile.spectrum, rho, nothing)).loglik
         if last >= _FARTHEST or (loglik[:, -1] < loglik.max(axis=1) - _FALLEN).all():
             return rho, loglik
-        last *= 100
+        last *= 10
+
+
+def _points(stats: SufficientStatistics, last: float) -> Array:
+    known = np.sqrt(2 / stats.sizes.size)
+    first, step = np.log(_INVISIBLE * known), min(_STEP * known, _WIDEST)
+    exponents = np.arange(first, np.log(last) + step, step)
+    return stats.sizes.size / stats.sizes.sum() * np.concatenate([[0.0], np.exp(exponents)])
 
 
 def moderated_test(
@@ -94,7 +101,7 @@ def moderated_test(
     """
     with one_blas_thread():
         points = support(stats, profile.spectrum, moderation.rho, L)
-    blocks = gene_blocks(stats.n_genes, stats.sizes.size)
+    blocks = gene_blocks(stats.n_genes, stats.sizes.size + (3 + len(L)) * moderation.rho.size)
     arguments = (
         (stats.genes(block), profile.genes(block), points, moderation, moderation.rank[block], conf_level)
         for block in blocks
@@ -113,5 +120,7 @@ def _test_block(
     conf_level: float | None,
 ) -> Moderated:
     at = at_points(stats, profile, points)
-    log_weights, icc = posterior(at.loglik, moderation.prior.at(rank), moderation.rho / (1 + moderation.rho))
-    return Moderated(*averaged(at, log_weights, conf_level=conf_level), icc)
+    prior = moderation.prior.at(rank)
+    weights = posterior(at.loglik, prior)
+    icc = moderation.rho / (1 + moderation.rho)
+    return Moderated(*averaged(at, prior, weights, conf_level=conf_level), weights @ icc)

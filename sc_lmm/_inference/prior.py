@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-ENOUGH_GENES = 200  # from which a prior is learned unasked
+# Genes from which a prior is learned unasked, and with which it may be.
+ENOUGH_GENES, FEWEST_GENES = 200, 20
 _GENES_PER_CENTRE, _MOST_CENTRES = 100, 8
-_MOST_GENES = 4_000  # tell the prior as well as all do; evenly spaced in expression
-_MOST_STEPS, _TOLERANCE = 200, 1e-5  # of the mean log-likelihood
+_MOST_GENES = 3_000  # tell the prior as well as all do; evenly spaced in expression
+_MOST_STEPS, _TOLERANCE = 200, 2e-5  # of the mean log-likelihood, where steps no longer pay
 
 
 @dataclass(frozen=True)

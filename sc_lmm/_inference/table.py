@@ -62,6 +62,7 @@ def result_table(
         f"sd_{group}": fit.sd_random,
         "sd_residual": np.sqrt(fit.sigma2),
         "icc": fit.icc,
+        "icc_moderated": test.icc_moderated,
         "loglik": np.where(missing, np.nan, fit.loglik),
         "loglik_null": test.loglik_null,
         "pct_expressed": stats.nonzero / stats.n_cells,
