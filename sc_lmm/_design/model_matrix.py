@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from formulaic import Formula, ModelSpec
 from formulaic.errors import FormulaicError
+from formulaic.parser.types import Factor
 from natsort import natsorted
 from pandas.api import types
 
@@ -59,6 +60,12 @@ class Coding:
         """Name the annotation behind a term that is one categorical column, None for any other term."""
         column = term.strip("`")
         return column if column in self.levels else None
+
+    def is_categorical(self, term: str) -> bool:
+        """Whether a term is made of factors alone, so that its columns are levels and their combinations."""
+        factors = next(found.factors for found in self.spec.term_slices if _term_name(found) == term)
+        kinds = [self.spec.encoder_state.get(factor.expr, (None,))[0] for factor in factors]
+        return bool(kinds) and all(kind is Factor.Kind.CATEGORICAL for kind in kinds)
 
     def without(self, term: str) -> Coding:
         """Coding of the model that lacks one term; the other columns are as they were."""

@@ -20,6 +20,7 @@ from . import storage
 from .answers import Answer, Choices, answer, answer_variance, is_moderated
 from .degrees_of_freedom import judged_between
 from .estimates import Estimates, Workers
+from .fold_change import log2_fold_changes
 from .random_effect import random_effect_interval, random_effects
 from .summary import GeneSummary, TestResult
 from .table import result_table
@@ -83,7 +84,8 @@ class LmmFit:
             return TestResult({name: self._table(answer_variance(self.estimates, name, seed), corr_method)}, "rlrt")
         tables = {}
         for hypothesis in self._hypotheses(test):
-            tables[hypothesis.name] = self._table(answer(self.estimates, hypothesis, choices), corr_method)
+            found = answer(self.estimates, hypothesis, choices)
+            tables[hypothesis.name] = self._table(found, corr_method, hypothesis)
         return TestResult(tables, method, moderated=is_moderated(self.estimates, choices))
 
     def pvals(
@@ -169,8 +171,12 @@ class LmmFit:
             raise DesignError(msg)
         return hypotheses
 
-    def _table(self, found: Answer, corr_method: str) -> pd.DataFrame:
-        described: dict[str, Any] = {"group": self.coding.group, "log_base": self.log_base}
+    def _table(self, found: Answer, corr_method: str, hypothesis: Hypothesis | None = None) -> pd.DataFrame:
+        changes = np.full(self.stats.n_genes, np.nan)
+        if hypothesis is not None and self.log_base is not None:
+            estimates = (found.fit.beta, found.test.coef)
+            changes = log2_fold_changes(self.stats, self.coding, hypothesis, *estimates, self.log_base)
+        described: dict[str, Any] = {"group": self.coding.group, "logfoldchanges": changes}
         return result_table(found, self.stats, self.var_names, corr_method=corr_method, **described)
 
     def _position(self, gene: str) -> int:

@@ -11,8 +11,12 @@ from .._model import STATUS
 from .tests import adjust
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from .._statistics import SufficientStatistics
     from .answers import Answer
+
+    Array = NDArray[np.float64]
 
 
 def result_table(
@@ -21,7 +25,7 @@ def result_table(
     var_names: pd.Index,
     *,
     group: str,
-    log_base: float | None,
+    logfoldchanges: Array,
     corr_method: str,
 ) -> pd.DataFrame:
     """Tabulate one comparison.
@@ -36,21 +40,20 @@ def result_table(
         Names of the genes, (G,).
     group
         Column of the random intercept.
-    log_base
-        Base of the declared logarithm of the expression, None if none is declared.
+    logfoldchanges
+        Log2 fold changes, (G,), NaN where the expression is not on a declared logarithmic scale.
     corr_method
         How p-values are adjusted.
     """
     test, fit = answer.test, answer.fit
     missing = np.isnan(test.stat)
-    log2_per_unit = np.nan if log_base is None else np.log2(log_base)
     is_ratio = test.method in ("lrt", "rlrt")
     columns = {
         "coef": test.coef,
         "se": test.se,
         "ci_low": answer.ci_low,
         "ci_high": answer.ci_high,
-        "logfoldchanges": test.coef * log2_per_unit,
+        "logfoldchanges": logfoldchanges,
         "scores": test.scores,
         "df": test.df,
         "pvals": test.pval,
