@@ -53,6 +53,8 @@ def result_table(
         "se": test.se,
         "ci_low": answer.ci_low,
         "ci_high": answer.ci_high,
+        "coef_shrunken": answer.effects.mean,
+        "lfsr": answer.effects.lfsr,
         "logfoldchanges": logfoldchanges,
         "scores": test.scores,
         "df": test.df,
