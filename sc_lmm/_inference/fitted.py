@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import linalg
 
 from .._design import Hypothesis, TestSpec, check_marginal, find_term, hypotheses_of, is_random_term
 from .._errors import DesignError, alternatives
@@ -100,7 +99,7 @@ class LmmFit:
         coding = self.coding.without(name)
         keep = [self.coding.coef_names.index(c) for c in coding.coef_names]
         eye = np.eye(len(self.coding.coef_names))
-        stats = self.stats.restrict(linalg.null_space(eye[self.coding.terms[name]] @ self.stats.basis))
+        stats = null_model(self.stats, Hypothesis(name, eye[self.coding.terms[name]]))
         return replace(self, coding=coding, stats=replace(stats, basis=stats.basis[keep]), _models={})
 
     def gene(self, name: str) -> GeneSummary:

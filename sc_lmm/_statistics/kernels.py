@@ -1,9 +1,9 @@
 """Compiled loops over stored matrix entries, one per memory layout: the only code that visits a cell's expression.
 
-Each adds, for the genes and cells of one task, with y the entry less the gene's shift,
+Each adds, for the genes and cells of one task, with y the entry,
 
     ZtY[j, g] = sum of y over the cells of level j          (q, G)
-    CtY[k, g] = sum of c_ik y over cells                    (n_columns, G)   C: the columns of X that vary within levels
+    CtY[k, g] = sum of c_ik y over cells                    (n_columns, G)   C: a basis of what varies in X within levels
     yty[g]    = sum of y^2                                  (G,)
     nonzero[g]= number of entries that are not 0            (G,)
 
@@ -38,7 +38,6 @@ def csr_rows(
     codes: NDArray[np.int32],  # (n,) their levels, ascending
     C: NDArray[np.float64],  # (n, n_columns), n_columns >= 1
     gene_of: NDArray[np.uint32] | None,  # (n_vars,), G where it is not tested; None if every column is a gene
-    shift: NDArray[np.float64] | None,  # (G + 1,) zero for a gene that some cell does not express; None if all are zero
     start: int,
     stop: int,
     acc: NDArray[np.float64],  # (G + 1, N_SLOTS + n_columns) zeros; this task's sums over all its cells
@@ -49,10 +48,10 @@ def csr_rows(
     for i in range(start, stop):
         begin, end = indptr[rows[i]], indptr[rows[i] + 1]
         columns, values = indices[begin:end], data[begin:end]
-        if not _add_row(columns, values, n_vars, C[i, 0], gene_of, shift, acc):
+        if not _add_row(columns, values, n_vars, C[i, 0], gene_of, acc):
             return UNTIDY
         for k in range(1, C.shape[1]):
-            _add_products(columns, values, C[i, k], gene_of, shift, acc[:, N_SLOTS + k])
+            _add_products(columns, values, C[i, k], gene_of, acc[:, N_SLOTS + k])
         if i + 1 == stop or codes[i + 1] != codes[i]:
             target = head if codes[i] == codes[start] else ZtY[codes[i]]
             for g in range(head.size):
@@ -68,7 +67,6 @@ def _add_row(
     n_vars: int,
     c: float,  # the usual single covariate
     gene_of: NDArray[np.uint32] | None,
-    shift: NDArray[np.float64] | None,
     acc: NDArray[np.float64],
 ) -> bool:
     """The inner loop of a visit; nothing may be added to it that is not needed for every entry."""
@@ -84,8 +82,6 @@ def _add_row(
         y = np.float64(values[e])
         if y == 0:
             continue
-        if shift is not None:
-            y -= shift[g]
         acc[g, SUM] += y
         acc[g, SQUARE] += y * y
         acc[g, NONZERO] += 1.0
@@ -99,7 +95,6 @@ def _add_products(
     values: NDArray,  # (m,)
     c: float,
     gene_of: NDArray[np.uint32] | None,
-    shift: NDArray[np.float64] | None,
     products: NDArray[np.float64],  # (G,) added to
 ) -> None:
     """One more cell-level column, while the row is in cache."""
@@ -107,10 +102,7 @@ def _add_products(
         g = np.uint32(columns[e])
         if gene_of is not None:
             g = gene_of[g]
-        y = np.float64(values[e])
-        if shift is not None:
-            y -= shift[g]
-        products[g] += c * y
+        products[g] += c * np.float64(values[e])
 
 
 @njit(nogil=True, cache=True)
@@ -121,7 +113,6 @@ def csc_columns(
     columns: NDArray[np.int64],  # (G,) matrix columns
     code_of: NDArray[np.int32],  # (n_obs,) level of a matrix row, -1 where the cell is left out
     C_of: NDArray[np.float64],  # (n_obs, n_columns)
-    shift: NDArray[np.float64],
     start: int,
     stop: int,
     ZtY: NDArray[np.float64],
@@ -143,7 +134,7 @@ def csc_columns(
             i = np.uint32(row)
             if code_of[i] < 0 or values[e] == 0:
                 continue
-            y = np.float64(values[e]) - shift[g]
+            y = np.float64(values[e])
             sums[np.uint32(code_of[i])] += y
             square += y * y
             count += 1
@@ -164,7 +155,6 @@ def dense_rows(
     columns: NDArray[np.int64],
     codes: NDArray[np.int32],
     C: NDArray[np.float64],
-    shift: NDArray[np.float64],
     start: int,
     stop: int,
     ZtY: NDArray[np.float64],
@@ -176,14 +166,13 @@ def dense_rows(
     n = stop - start
     y, level, square, count = np.empty(n), np.zeros(n), np.zeros(n), np.zeros(n)
     products = np.zeros((C.shape[1], n))
-    away, wanted = shift[start:stop], columns[start:stop]
+    wanted = columns[start:stop]
     adjacent = (np.diff(wanted) == 1).all()
     for i in range(rows.size):
         _gather(Y[rows[i]], wanted, adjacent, y)
         for g in range(n):
             count[g] += y[g] != 0
         for g in range(n):
-            y[g] -= away[g]
             level[g] += y[g]
             square[g] += y[g] * y[g]
         for k in range(C.shape[1]):
@@ -219,7 +208,6 @@ def dense_columns(
     columns: NDArray[np.int64],
     codes: NDArray[np.int32],
     C: NDArray[np.float64],
-    shift: NDArray[np.float64],
     start: int,
     stop: int,
     ZtY: NDArray[np.float64],
@@ -238,7 +226,6 @@ def dense_columns(
         for end in ends:
             level = 0.0
             for i in range(first, end):
-                y[i] -= shift[g]
                 level += y[i]
                 square += y[i] * y[i]
             ZtY[codes[first], g], first = level, end

@@ -34,20 +34,13 @@ class Cells(NamedTuple):
 
     rows: NDArray[np.int64]  # (n,) position in the matrix
     codes: NDArray[np.int32]  # (n,) level, ascending
-    C: Array  # (n, n_columns) columns of X that vary within levels
+    C: Array  # (n, n_columns) orthonormal basis of what varies in X within levels
     n_levels: int
 
     def within(self, start: int, stop: int) -> Cells:
         """Take the cells in matrix rows `start` to `stop`, counted from there."""
         inside = (self.rows >= start) & (self.rows < stop)
         return self._replace(rows=self.rows[inside] - start, codes=self.codes[inside], C=self.C[inside])
-
-
-class Genes(NamedTuple):
-    """The genes to visit."""
-
-    columns: NDArray[np.int64]  # (G,) position in the matrix
-    shift: Array  # (G,) subtracted from every entry; not 0 only where all entries are stored
 
 
 class Sums(NamedTuple):
@@ -63,9 +56,8 @@ class Sums(NamedTuple):
         return Sums(*map(np.add, self, other))
 
     @classmethod
-    def zeros(cls, cells: Cells, genes: Genes) -> Sums:
+    def zeros(cls, cells: Cells, n_genes: int) -> Sums:
         """Sums over no cells."""
-        n_genes = genes.columns.size
         return cls(
             ZtY=np.zeros((cells.n_levels, n_genes)),
             CtY=np.zeros((cells.C.shape[1], n_genes)),
@@ -93,12 +85,12 @@ def check_matrix(matrix: Any) -> None:
         raise TypeError(msg)
 
 
-def visit(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
+def visit(matrix: Any, cells: Cells, columns: NDArray[np.int64], advance: Callable[[float], object]) -> Sums:
     """Add up the entries of `matrix`; `advance` is told the share of the work that is done."""
     check_matrix(matrix)
     in_memory = isinstance(matrix, np.ndarray) or sparse.issparse(matrix)
     read = _visit_memory if in_memory and _is_compiled(matrix.dtype) else _visit_blocks
-    return read(matrix, cells, genes, advance)
+    return read(matrix, cells, columns, advance)
 
 
 def _is_compiled(dtype: np.dtype) -> bool:
@@ -106,41 +98,43 @@ def _is_compiled(dtype: np.dtype) -> bool:
     return dtype.isnative and dtype.itemsize <= 8 and dtype != np.float16
 
 
-def _visit_blocks(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
-    sums = Sums.zeros(cells, genes)
+def _visit_blocks(matrix: Any, cells: Cells, columns: NDArray[np.int64], advance: Callable[[float], object]) -> Sums:
+    sums = Sums.zeros(cells, columns.size)
     for start, block in row_blocks(matrix):
         known = block if _is_compiled(block.dtype) else block.astype(np.float64)
-        sums = sums.plus(_visit_memory(known, cells.within(start, start + block.shape[0]), genes, _ignore))
+        sums = sums.plus(_visit_memory(known, cells.within(start, start + block.shape[0]), columns, _ignore))
         advance(block.shape[0] / matrix.shape[0])
     return sums
 
 
 @singledispatch
-def _visit_memory(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
+def _visit_memory(matrix: Any, cells: Cells, columns: NDArray[np.int64], advance: Callable[[float], object]) -> Sums:
     msg = f"A block of the matrix is a {type(matrix).__name__}, which cannot be read. {_SUPPORTED}"
     raise TypeError(msg)
 
 
 @_visit_memory.register(np.ndarray)
-def _visit_dense(matrix: np.ndarray, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
-    sums = Sums.zeros(cells, genes)
+def _visit_dense(
+    matrix: np.ndarray, cells: Cells, columns: NDArray[np.int64], advance: Callable[[float], object]
+) -> Sums:
+    sums = Sums.zeros(cells, columns.size)
     by_column = matrix.flags.f_contiguous and not matrix.flags.c_contiguous
     kernel: Any = kernels.dense_columns if by_column else kernels.dense_rows
 
     def task(start: int, stop: int) -> int:
-        inputs: tuple[Any, ...] = (matrix, cells.rows, genes.columns, cells.codes, cells.C, genes.shift)
+        inputs: tuple[Any, ...] = (matrix, cells.rows, columns, cells.codes, cells.C)
         return kernel(*inputs, start, stop, *sums)
 
-    for _ in _run(task, _even_cuts(genes.columns.size), advance):
+    for _ in _run(task, _even_cuts(columns.size), advance):
         pass
     return sums
 
 
 @_visit_memory.register(sparse.csc_matrix)
 @_visit_memory.register(sparse.csc_array)
-def _visit_csc(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
+def _visit_csc(matrix: Any, cells: Cells, columns: NDArray[np.int64], advance: Callable[[float], object]) -> Sums:
     _check_pointers(matrix)
-    sums = Sums.zeros(cells, genes)
+    sums = Sums.zeros(cells, columns.size)
     code_of = np.full(matrix.shape[0], -1, dtype=np.int32)
     code_of[cells.rows] = cells.codes
     kernel: Any = kernels.csc_columns
@@ -149,27 +143,26 @@ def _visit_csc(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
 
     def task(start: int, stop: int) -> int:
         stored = (matrix.data, matrix.indices, matrix.indptr)
-        return kernel(*stored, genes.columns, code_of, C_of, genes.shift, start, stop, *sums)
+        return kernel(*stored, columns, code_of, C_of, start, stop, *sums)
 
-    outcomes = list(_run(task, _even_cuts(genes.columns.size), advance))
-    return _visit_tidied(matrix, cells, genes) if kernels.UNTIDY in outcomes else sums
+    outcomes = list(_run(task, _even_cuts(columns.size), advance))
+    return _visit_tidied(matrix, cells, columns) if kernels.UNTIDY in outcomes else sums
 
 
 @_visit_memory.register(sparse.csr_matrix)
 @_visit_memory.register(sparse.csr_array)
-def _visit_csr(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
+def _visit_csr(matrix: Any, cells: Cells, columns: NDArray[np.int64], advance: Callable[[float], object]) -> Sums:
     _check_pointers(matrix)
-    n_genes = genes.columns.size
-    sums = Sums.zeros(cells, genes)
+    n_genes = columns.size
+    sums = Sums.zeros(cells, columns.size)
     C = cells.C if cells.C.shape[1] else np.zeros((cells.rows.size, 1))
-    gene_of = _gene_of(genes, matrix.shape[1])
-    shift = np.append(genes.shift, 0.0) if genes.shift.any() else None
+    gene_of = _gene_of(columns, matrix.shape[1])
     kernel: Any = kernels.csr_rows
 
     def task(start: int, stop: int) -> tuple[int, Array, Array]:
         acc, head = np.zeros((n_genes + 1, kernels.N_SLOTS + C.shape[1])), np.zeros(n_genes)
         stored = (matrix.data, matrix.indices, matrix.indptr, matrix.shape[1])
-        place: tuple[Any, ...] = (cells.rows, cells.codes, C, gene_of, shift, start, stop)
+        place: tuple[Any, ...] = (cells.rows, cells.codes, C, gene_of, start, stop)
         return kernel(*stored, *place, acc, head, sums.ZtY), acc, head
 
     cuts = _even_cuts(cells.rows.size)
@@ -184,15 +177,15 @@ def _visit_csr(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
         sums.CtY[:] += acc[:, kernels.N_SLOTS :][:, : cells.C.shape[1]].T
     else:
         return sums
-    return _visit_tidied(matrix, cells, genes)
+    return _visit_tidied(matrix, cells, columns)
 
 
-def _gene_of(genes: Genes, n_vars: int) -> NDArray[np.uint32] | None:
+def _gene_of(columns: NDArray[np.int64], n_vars: int) -> NDArray[np.uint32] | None:
     """Gene of each matrix column, G where it is not tested; None if that is the column itself."""
-    if np.array_equal(genes.columns, np.arange(n_vars)):
+    if np.array_equal(columns, np.arange(n_vars)):
         return None
-    gene_of = np.full(n_vars, genes.columns.size, dtype=np.uint32)
-    gene_of[genes.columns] = np.arange(genes.columns.size)
+    gene_of = np.full(n_vars, columns.size, dtype=np.uint32)
+    gene_of[columns] = np.arange(columns.size)
     return gene_of
 
 
@@ -204,16 +197,16 @@ def row_blocks(matrix: Any) -> Iterator[tuple[int, Any]]:
         yield start, block if sparse.issparse(block) else np.asarray(block)
 
 
-def _visit_tidied(matrix: Any, cells: Cells, genes: Genes) -> Sums:
+def _visit_tidied(matrix: Any, cells: Cells, columns: NDArray[np.int64]) -> Sums:
     """Visit blocks of rows whose entries were sorted and duplicates summed, leaving the matrix as it is."""
     if matrix.indices.min() < 0 or matrix.indices.max() >= matrix.shape[0 if matrix.format == "csc" else 1]:
         raise ValueError(_CORRUPT)  # scipy would not notice
-    sums = Sums.zeros(cells, genes)
+    sums = Sums.zeros(cells, columns.size)
     for start, block in row_blocks(matrix):
         tidy = sparse.csr_array(block)
         tidy = tidy.copy() if np.may_share_memory(tidy.data, matrix.data) else tidy  # a slice usually is a copy
         tidy.sum_duplicates()
-        sums = sums.plus(_visit_memory(tidy, cells.within(start, start + tidy.shape[0]), genes, _ignore))
+        sums = sums.plus(_visit_memory(tidy, cells.within(start, start + tidy.shape[0]), columns, _ignore))
     return sums
 
 
