@@ -21,6 +21,7 @@ from natsort import natsorted
 from pandas.api import types
 
 from .._errors import DesignError, alternatives, listing
+from .columns import Columns, columns_by_level
 from .formula import MixedFormula, group_transforms, parse_formula
 
 if TYPE_CHECKING:
@@ -122,14 +123,16 @@ class Design:
         )
 
     @cached_property
+    def columns(self) -> Columns:
+        """The columns of X by level of the grouping."""
+        return columns_by_level(self.X, self.random.codes, self.random.sizes)
+
+    @cached_property
     def constant(self) -> tuple[float, ...] | None:
         """Coefficients that give every cell a 1, (p,), None if the columns of X cannot."""
         if "Intercept" in self.coef_names:
             return tuple(float(name == "Intercept") for name in self.coef_names)
-        length = np.sqrt((self.X**2).mean(axis=0))
-        scaled = self.X / length
-        ones = np.linalg.lstsq(scaled.T @ scaled, scaled.sum(axis=0), rcond=None)[0]
-        return tuple(ones / length) if np.allclose(scaled @ ones, 1.0, atol=1e-8) else None
+        return self.columns.constant
 
     def factor_of(self, term: str) -> str | None:
         """Name the annotation behind a term that is one categorical column, None for any other term."""

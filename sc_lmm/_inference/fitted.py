@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import linalg
 
 from .._design import Hypothesis, TestSpec, check_marginal, find_term, hypotheses_of, is_random_term
 from .._errors import DesignError, alternatives
+from .._statistics import null_model
 from . import storage
 from .answers import Answer, Choices, answer, answer_variance, is_moderated
 from .degrees_of_freedom import judged_between
@@ -112,7 +112,7 @@ class LmmFit:
         coding = self.coding.without(name)
         keep = [self.coding.coef_names.index(c) for c in coding.coef_names]
         eye = np.eye(len(self.coding.coef_names))
-        stats = self.stats.restrict(linalg.null_space(eye[self.coding.terms[name]] @ self.stats.basis))
+        stats = null_model(self.stats, Hypothesis(name, eye[self.coding.terms[name]]))
         return replace(self, coding=coding, stats=replace(stats, basis=stats.basis[keep]))
 
     def gene(self, name: str) -> GeneSummary:
