@@ -16,6 +16,7 @@ from scipy import linalg
 
 from .._design import Hypothesis, TestSpec, check_marginal, find_term, hypotheses_of, is_random_term
 from .._errors import DesignError, alternatives
+from .._names import random_intercept
 from . import storage
 from .answers import Answer, Choices, answer, answer_variance, test_of
 from .degrees_of_freedom import judged_between
@@ -79,7 +80,7 @@ class LmmFit:
         """Test a term, several terms, contrasts, or the random term; see :func:`sc_lmm.tl.lmm_de`."""
         choices = Choices(method, calibrate, moderate, conf_level, corr_method, seed)
         if is_random_term(test, self.coding):
-            name = f"(1 | {self.coding.group})"
+            name = random_intercept(self.coding.group)
             return TestResult({name: self._table(answer_variance(self.estimates, name, seed), corr_method)}, "rlrt")
         tables = {}
         for hypothesis in self._hypotheses(test):
