@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from formulaic.parser.types import Factor
 
 from .._errors import DesignError, alternatives
 from .._names import INTERCEPT, random_intercept
@@ -59,6 +60,16 @@ class Coding:
         """Name the annotation behind a term that is one categorical column, None for any other term."""
         column = read_column(term)
         return column if column in self.levels else None
+
+    def is_categorical(self, term: str) -> bool:
+        """Whether a term is made of factors alone, so that its columns are levels and their combinations."""
+        kinds = [self.kind_of(factor) for factor in self.spec_terms[term].factors]
+        return all(kind is Factor.Kind.CATEGORICAL for kind in kinds)
+
+    def kind_of(self, factor: Factor) -> Factor.Kind | None:
+        """What formulaic took a factor of a term for, None for a literal number."""
+        kind: Factor.Kind | None = self.spec.encoder_state.get(factor.expr, (None,))[0]
+        return kind
 
     def row(self, where: Mapping[str, object]) -> NDArray[np.float64]:
         """Row of X (p,) for a condition; columns that are not named are at their reference level, or 0 for numbers."""

@@ -104,9 +104,8 @@ class Design:
         return [self._categorical(factor) for factor in self.coding.spec_terms[term].factors]
 
     def _categorical(self, factor: Factor) -> pd.Series | None:
-        kind = self.coding.spec.encoder_state.get(factor.expr, (None,))[0]
         used = [name for name in names_in(factor.expr) if name in self.data]
-        if kind is not Factor.Kind.CATEGORICAL or len(used) != 1:
+        if self.coding.kind_of(factor) is not Factor.Kind.CATEGORICAL or len(used) != 1:
             return None
         return self.data[used[0]] if self.coding.annotations[used[0]].categories is not None else None
 

@@ -18,9 +18,10 @@ from .._design import Hypothesis, TestSpec, check_marginal, find_term, hypothese
 from .._errors import DesignError, alternatives
 from .._names import random_intercept
 from . import storage
-from .answers import Answer, Choices, answer, answer_variance, test_of
+from .answers import Answer, Choices, answer, answer_variance, is_moderated
 from .degrees_of_freedom import judged_between
 from .estimates import Estimates, Workers
+from .fold_change import log2_fold_changes
 from .random_effect import random_effect_interval, random_effects
 from .summary import GeneSummary, TestResult
 from .table import result_table
@@ -72,7 +73,7 @@ class LmmFit:
         *,
         method: str = "lrt",
         calibrate: bool = True,
-        moderate: bool = False,
+        moderate: bool | None = None,
         conf_level: float | None = 0.95,
         corr_method: str = "benjamini-hochberg",
         seed: int = 0,
@@ -84,15 +85,22 @@ class LmmFit:
             return TestResult({name: self._table(answer_variance(self.estimates, name, seed), corr_method)}, "rlrt")
         tables = {}
         for hypothesis in self._hypotheses(test):
-            tables[hypothesis.name] = self._table(answer(self.estimates, hypothesis, choices), corr_method)
-        return TestResult(tables, method)
+            found = answer(self.estimates, hypothesis, choices)
+            tables[hypothesis.name] = self._table(found, corr_method, hypothesis)
+        return TestResult(tables, method, moderated=is_moderated(self.estimates, choices))
 
     def pvals(
-        self, test: TestSpec, *, method: str = "lrt", calibrate: bool = True, moderate: bool = False, seed: int = 0
+        self,
+        test: TestSpec,
+        *,
+        method: str = "lrt",
+        calibrate: bool = True,
+        moderate: bool | None = None,
+        seed: int = 0,
     ) -> NDArray[np.float64]:
         """P-values of the first comparison alone, (G,), without intervals or tables: for simulations."""
-        choices = Choices(method, calibrate, moderate, seed=seed)
-        return test_of(self.estimates, self._hypotheses(test)[0], choices).pval
+        choices = Choices(method, calibrate, moderate, conf_level=None, seed=seed)
+        return answer(self.estimates, self._hypotheses(test)[0], choices).test.pval
 
     def contrast(self, contrast: str | dict[str, str], **choices: Any) -> TestResult:
         """Test contrasts of conditions, e.g. ``"cond(diagnosis='AD') - cond(diagnosis='control')"``."""
@@ -164,8 +172,12 @@ class LmmFit:
             raise DesignError(msg)
         return hypotheses
 
-    def _table(self, found: Answer, corr_method: str) -> pd.DataFrame:
-        described: dict[str, Any] = {"group": self.coding.group, "log_base": self.log_base}
+    def _table(self, found: Answer, corr_method: str, hypothesis: Hypothesis | None = None) -> pd.DataFrame:
+        changes = np.full(self.stats.n_genes, np.nan)
+        if hypothesis is not None and self.log_base is not None:
+            estimates = (found.fit.beta, found.test.coef)
+            changes = log2_fold_changes(self.stats, self.coding, hypothesis, *estimates, self.log_base)
+        described: dict[str, Any] = {"group": self.coding.group, "logfoldchanges": changes}
         return result_table(found, self.stats, self.var_names, corr_method=corr_method, **described)
 
     def _position(self, gene: str) -> int:

@@ -4,14 +4,18 @@ from .blocks import for_blocks, gene_blocks
 from .deviance import Profile, Spectrum, profile, project, spectrum, within_projections
 from .fit import BOUNDARY, STATUS, Fit, fit_models
 from .optimize import Terms, derivatives, evaluate
+from .points import AtPoints, Support, at_points, support
 
 __all__ = [
+    "AtPoints",
     "BOUNDARY",
     "Fit",
     "Profile",
     "STATUS",
     "Spectrum",
+    "Support",
     "Terms",
+    "at_points",
     "derivatives",
     "evaluate",
     "fit_models",
@@ -20,5 +24,6 @@ __all__ = [
     "profile",
     "project",
     "spectrum",
+    "support",
     "within_projections",
 ]

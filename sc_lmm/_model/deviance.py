@@ -129,7 +129,7 @@ def profile(stats: SufficientStatistics, spectrum: Spectrum) -> Profile:
 
 def within_projections(stats: SufficientStatistics, spectrum: Spectrum) -> Array:
     """Coordinates of y about its level means on an orthonormal basis of X about its level means, (w, G)."""
-    return spectrum.whitening.T @ _within_y(stats)
+    return spectrum.whitening.T @ within_y(stats)
 
 
 def project(stats: SufficientStatistics, spectrum: Spectrum) -> Array:
@@ -143,14 +143,14 @@ def coefficients(stats: SufficientStatistics, rho: Array) -> tuple[Array, Array]
     NaN where rho is.
     """
     xbar = stats.ZtX / stats.sizes[:, None]
-    moments = Moments(stats.sizes, xbar, within_products(stats), _within_y(stats), stats.ZtY)
+    moments = Moments(stats.sizes, xbar, within_products(stats), within_y(stats), stats.ZtY)
     beta, unscaled = least_squares(rho, moments, stats.basis)
     if stats.ones is not None:
         beta += np.outer(stats.basis @ stats.ones, stats.shift)
     return beta.T, np.moveaxis(unscaled, -1, 0)
 
 
-def _within_y(stats: SufficientStatistics) -> Array:
+def within_y(stats: SufficientStatistics) -> Array:
     """Products of X and y about the level means, (p, G)."""
     return stats.XtY - (stats.ZtX / stats.sizes[:, None]).T @ stats.ZtY
 

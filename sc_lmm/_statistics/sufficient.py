@@ -75,6 +75,11 @@ class SufficientStatistics:
         with np.errstate(invalid="ignore"):  # genes with infinite entries, which the caller refuses
             return np.maximum(self.yty - self.total**2 / self.n_cells, 0.0)
 
+    @property
+    def root_mean_square(self) -> Array:
+        """Root of the mean square of expression per gene, (G,)."""
+        return np.sqrt(self.mean**2 + self.total_ss / self.n_cells)
+
     def genes(self, index: slice | NDArray[Any]) -> SufficientStatistics:
         """Statistics of some of the genes, contiguous, so that another process computes with the same arrays."""
         per_gene = ("XtY", "ZtY", "yty", "nonzero", "shift")

@@ -41,7 +41,7 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     mask_var: NDArray[np.bool_] | str | None = None,
     method: Literal["lrt", "between-within", "satterthwaite", "kenward-roger", "wald"] = "lrt",
     calibrate: bool = True,
-    moderate: bool = False,
+    moderate: bool | None = None,
     reml: bool | None = None,
     conf_level: float | None = 0.95,
     corr_method: Literal["benjamini-hochberg", "bonferroni"] = "benjamini-hochberg",
@@ -167,7 +167,7 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     >>> table.columns[:4].tolist()
     ['names', 'coef', 'se', 'ci_low']
     """
-    check_choices(method, corr_method, moderate=moderate, conf_level=conf_level, reml=reml)
+    check_choices(method, corr_method, conf_level=conf_level, reml=reml)
     check_key(key_added)
     source = read_expression(adata, layer=layer, use_raw=use_raw, mask_var=mask_var)
     design = build_design(formula, adata.obs, reference=_reference_levels(reference, test))
@@ -178,7 +178,8 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     result = fit.test(test, calibrate=calibrate, moderate=moderate, **choices)
 
     _warn_of_failures(fit, np.asarray(result.table["status"].cat.codes))
-    choices |= {"calibrate": calibrate and method == "lrt", "moderate": moderate, "use_raw": use_raw, "layer": layer}
+    calibrated = calibrate and method == "lrt" and not result.moderated
+    choices |= {"calibrate": calibrated, "moderate": result.moderated, "use_raw": use_raw, "layer": layer}
     adata = adata.copy() if copy else adata
     described = {"params": _params(fit, test, choices), "design": report.to_uns(), **_describe(fit, result.table)}
     write_results(adata, key_added, result.tables, described, source.tested)
