@@ -43,6 +43,7 @@ class Columns:
     shift: Array  # (p,) mean over all cells
     means: Array  # (q, p) mean in each level, less the shift
     R: Array  # (p, p) triangle of the deviations from the level means, exactly 0 where a column has none
+    root: Array | None = None  # (n,) square roots of the weights of the cells, None if all are one
 
     @cached_property
     def unit(self) -> Array:
@@ -64,8 +65,9 @@ class Columns:
         return tuple(np.where(np.abs(shares) > TOLERANCE * n, shares / length / self.scale, 0.0).tolist())
 
     def deviations(self, X: Array, codes: NDArray[np.int32], rows: slice = slice(None)) -> Array:
-        """Entries of some rows of X about their level means, (n_rows, p)."""
-        return X[rows] / self.scale - self.shift - self.means[codes[rows]]
+        """Entries of some rows of X about their level means, times the root of the cell's weight, (n_rows, p)."""
+        about = X[rows] / self.scale - self.shift - self.means[codes[rows]]
+        return about if self.root is None else about * self.root[rows, None]
 
 
 def unit(spread: Array, length: Array) -> Array:
@@ -73,16 +75,21 @@ def unit(spread: Array, length: Array) -> Array:
     return np.maximum(spread, _SMALLEST_SPREAD * length)
 
 
-def columns_by_level(X: Array, codes: NDArray[np.int32], sizes: Array) -> Columns:
-    """Take the columns of X (n, p) apart; cells are visited in blocks."""
+def columns_by_level(X: Array, codes: NDArray[np.int32], sizes: Array, weights: Array | None = None) -> Columns:
+    """Take the columns of X (n, p) apart; cells are visited in blocks.
+
+    Cells of weight w (n,) count as w cells: `sizes` are sums of weights, means weighted, and deviations times sqrt(w).
+    """
     scale = _power_of_two(np.maximum(X.max(axis=0), -X.min(axis=0)))
     shift = (X / scale).mean(axis=0)
     means = np.zeros((sizes.size, X.shape[1]))
     for _ in range(2):  # the second time for the rounding of the first
         for k, x in enumerate(X.T):
             about = x / scale[k] - shift[k] - means[codes, k]
+            about = about if weights is None else weights * about
             means[:, k] += np.bincount(codes, weights=about, minlength=sizes.size) / sizes
-    columns = Columns(sizes, scale, shift, means, np.zeros((X.shape[1], X.shape[1])))
+    root = None if weights is None else np.sqrt(weights)
+    columns = Columns(sizes, scale, shift, means, np.zeros((X.shape[1], X.shape[1])), root)
     blocks = (columns.deviations(X, codes, slice(start, start + _BLOCK)) for start in range(0, len(X), _BLOCK))
     columns = replace(columns, R=triangle(blocks, X.shape[1]))
     varies = np.linalg.norm(columns.R, axis=0) > TOLERANCE * columns.unit

@@ -15,6 +15,7 @@ import pandas as pd
 
 from .._design import Hypothesis, TestSpec, check_marginal, find_term, hypotheses_of, is_random_term
 from .._errors import DesignError, alternatives
+from .._names import random_intercept
 from .._statistics import null_model
 from . import storage
 from .answers import Answer, Choices, answer, answer_variance, is_moderated
@@ -80,7 +81,7 @@ class LmmFit:
         """Test a term, several terms, contrasts, or the random term; see :func:`sc_lmm.tl.lmm_de`."""
         choices = Choices(method, calibrate, moderate, conf_level, corr_method, seed)
         if is_random_term(test, self.coding):
-            name = f"(1 | {self.coding.group})"
+            name = random_intercept(self.coding.group)
             return TestResult({name: self._table(answer_variance(self.estimates, name, seed), corr_method)}, "rlrt")
         tables = {}
         for hypothesis in self._hypotheses(test):

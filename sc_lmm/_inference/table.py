@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from .._model import STATUS
+from .._names import sd_columns
 from .tests import adjust
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def result_table(
         "lrt": test.stat if is_ratio else np.full(missing.size, np.nan),
         "pvals_chi2": np.exp(test.log_pval_chi2),
         "calibration": test.factor,
-        f"sd_{group}": fit.sd_random,
+        sd_columns([group])[0]: fit.sd_random,
         "sd_residual": np.sqrt(fit.sigma2),
         "icc": fit.icc,
         "icc_moderated": test.icc_moderated,

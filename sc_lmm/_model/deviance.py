@@ -49,7 +49,7 @@ class Spectrum:
     within: Array  # (w, r + k) and D'y
     log_terms: Array  # (k,) eigenvalues in the log determinant: n_j for ML, d for REML
     dof: int  # n for ML, n - p for REML
-    constant: float  # log|X'X| in the user's columns for REML, 0 for ML
+    constant: float  # log|X'X| in the user's columns for REML, less the logarithms of the weights
 
     @property
     def offset(self) -> float:
@@ -109,7 +109,7 @@ def spectrum(stats: SufficientStatistics, *, reml: bool) -> Spectrum:
         within=K[:w],
         log_terms=d if reml else stats.sizes,
         dof=stats.n_cells - p if reml else stats.n_cells,
-        constant=_log_det_XtX(stats, R[:p]) if reml else 0.0,
+        constant=(_log_det_XtX(stats, R[:p]) if reml else 0.0) - stats.log_weights,
     )
 
 

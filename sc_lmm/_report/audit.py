@@ -5,13 +5,13 @@ Nothing is fitted and no expression is read. A design whose columns determine ea
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from .._blas import one_blas_thread
-from .._design import TestSpec, hypotheses_of, is_random_term
+from .._design import TestSpec, hypotheses_of, is_random_term, level_text
 from .anatomy import anatomy
 from .detectable import detectability, max_df
 from .facts import GRADES, DesignReport, RandomFacts, TermFacts, TestFacts, Verdict
@@ -173,7 +173,5 @@ def _dropped_by_donor(design: Design, obs: pd.DataFrame | None) -> dict[str, int
     return {_level_name(level): int(n) for level, n in counts.items() if n > 0}
 
 
-def _level_name(level: object) -> str:
-    if isinstance(level, float):
-        return "(no value)" if np.isnan(level) else f"{level:g}"
-    return "(no value)" if level is pd.NA or level is None else str(level)
+def _level_name(level: Any) -> str:
+    return "(no value)" if pd.api.types.is_scalar(level) and pd.isna(level) else level_text(level)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .._errors import listing
+from .._names import quoted
 from .anatomy import cross
 from .facts import Verdict
 from .wording import formula_with, one, unit
@@ -41,7 +42,7 @@ def neighbour_verdicts(a: Anatomy, tested: Sequence[str], obs: pd.DataFrame) -> 
     """Cautions about units in `obs` (n_obs, n_annotations) that are not in the formula."""
     found: list[Verdict] = []
     for name in obs.columns:
-        if not _unit(str(name)) or name in a.design.data.columns:
+        if not _unit(str(name)) or name in a.design.obs_columns:
             continue
         column = obs[name]
         if isinstance(column, pd.DataFrame):  # several columns of this name
@@ -87,7 +88,7 @@ def _samples_of_donor(a: Anatomy, name: str, crossing: Crossing) -> Verdict:
         f"{len(crossing.levels)}; with several: {listing(several, 5)}. What the {unit(a.group)} of one {one(name)} share "
         f"is not in the model, so they count as independent (pseudoreplication).",
         f'If they are not, use "{formula_with(a, group=name)}" or keep one {one(a.group)} per {one(name)}. '
-        f"Nested intercepts (1 | {name}/{a.group}) are not supported yet.",
+        f"Nested intercepts (1 | {quoted(name)}/{quoted(a.group)}) are not supported yet.",
     )
 
 
@@ -103,8 +104,8 @@ def _unit_left_out(a: Anatomy, test: str, name: str, k: int) -> Verdict:
 
 def _unit_formula(a: Anatomy, name: str) -> str:
     """Write the formula with the left-out unit as random intercept, the present grouping kept as a fixed block."""
-    blocked = len(a.design.random.levels) > 1 and a.group not in a.design.terms
-    return formula_with(a, first=a.group if blocked else "", group=name)
+    blocked = len(a.design.random.levels) > 1 and quoted(a.group) not in a.design.terms
+    return formula_with(a, first=quoted(a.group) if blocked else "", group=name)
 
 
 def _nested_samples(a: Anatomy, name: str, crossing: Crossing) -> Verdict:
@@ -116,7 +117,7 @@ def _nested_samples(a: Anatomy, name: str, crossing: Crossing) -> Verdict:
         f"({len(crossing.levels)} {unit(name)} in all). Cells of one {one(name)} may be more alike than others of the "
         f"same {one(a.group)}: what varies within {a.group} then looks too certain (pseudoreplication).",
         f"Terms that are constant within {a.group} are judged between its levels and stay safe. Nested intercepts "
-        f"(1 | {a.group}/{name}) are not supported yet.",
+        f"(1 | {quoted(a.group)}/{quoted(name)}) are not supported yet.",
     )
 
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from .._errors import listing
+from .._names import random_intercept
 from .facts import Verdict, shortened
 from .wording import formula_with, named, one, unit
 
@@ -166,7 +167,7 @@ def _random_aliased(a: Anatomy, test: TestFacts) -> Verdict:
         "refused",
         "random_aliased",
         f"Each level of {test.term} is one level of {a.group}, so a difference between levels of {test.term} and one "
-        f"between draws of (1 | {a.group}) are the same numbers. The fit would run, but its p-value would rest on the "
+        f"between draws of {random_intercept(a.group)} are the same numbers. The fit would run, but its p-value would rest on the "
         f"prior variance of {a.group} alone: {unit(a.group, a.sizes.size)}, 0 df, however many the cells.",
         f"Use the column of donors or samples as the random intercept, if there are several in each level of "
         f"{test.term}; {a.group} itself stays confounded with {test.term}. Else there is no replication to test with.",

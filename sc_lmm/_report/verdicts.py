@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from scipy import stats
 
+from .._design import read_column, read_term
 from .._errors import listing
+from .._names import quoted, random_intercept
 from .facts import Verdict
 from .precision import REFERENCE_ICC
 from .refusals import refusals
@@ -76,7 +78,7 @@ def _varies_within(a: Anatomy, test: TestFacts) -> Iterator[Verdict]:
     if test.level != "within":
         return
     term, units = test.term, unit(a.group)
-    slope = f"A random slope (1 + {term} | {a.group}) would allow for that; it is not supported yet."
+    slope = f"A random slope (1 + {term} | {quoted(a.group)}) would allow for that; it is not supported yet."
     crossing = a.crossings.get(term)
     if crossing is None:
         yield Verdict(
@@ -100,12 +102,12 @@ def _varies_within(a: Anatomy, test: TestFacts) -> Iterator[Verdict]:
 
 def _paired_advice(a: Anatomy, term: str) -> str:
     joined = f"{a.group}_{term}"
-    text = formula_with(a, first=a.group, group=joined)
-    if a.design.factor_of(term) is None or a.group in a.design.terms:
+    text = formula_with(a, first=quoted(a.group), group=joined)
+    if a.design.factor_of(term) is None or quoted(a.group) in a.design.terms:
         return f"Until then join {a.group} and {term} into one column and use that as the random intercept."
     return (
         f'Until then: adata.obs["{joined}"] = adata.obs["{a.group}"].astype(str) + "_" + '
-        f'adata.obs["{term}"].astype(str) and "{text}", which judges {term} between these, within {a.group}.'
+        f'adata.obs["{a.design.factor_of(term)}"].astype(str) and "{text}", which judges {term} between these, within {a.group}.'
     )
 
 
@@ -183,7 +185,7 @@ def _confounded_covariates(a: Anatomy, test: TestFacts) -> Iterator[Verdict]:
         return
     for name in a.design.terms:
         columns = a.columns(name)
-        if name in ("Intercept", test.term) or name in a.crossings or test.term in name.split(":"):
+        if name in ("Intercept", test.term) or name in a.crossings or test.term in read_term(name):
             continue
         if len(columns) == 1 and a.within[columns[0]] > 0 and a.between[columns[0]] > 0:
             yield from _confounded_covariate(a, test, name, columns[0])
@@ -232,7 +234,7 @@ def _redundant_intercept(a: Anatomy) -> Iterator[Verdict]:
             yield Verdict(
                 "caution",
                 "grouping_twice",
-                f"{name} is a fixed factor and (1 | {a.group}) has the same levels: the fixed coefficients take all "
+                f"{name} is a fixed factor and {random_intercept(a.group)} has the same levels: the fixed coefficients take all "
                 f"differences between {unit(a.group)}, the random intercept is left with none, and no term that is "
                 f"constant within {a.group} can be added.",
                 f'Keep one of them: "{formula_with(a, drop=[name])}".',
@@ -284,10 +286,10 @@ def _dominant_donor(a: Anatomy) -> Iterator[Verdict]:
 
 def _numeric_codes(a: Anatomy) -> Iterator[Verdict]:
     for name in a.design.terms:
-        column = a.design.data.get(name.strip("`"))
-        if column is None or name in a.crossings:
+        column = a.design.number_of(read_column(name))
+        if column is None:
             continue
-        values = _whole_numbers(column.to_numpy())
+        values = _whole_numbers(column)
         if not _looks_coded(name, values, constant=not a.within[a.columns(name)].any()):
             continue
         yield Verdict(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from .._design import read_term
+from .._names import random_intercept
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -52,6 +55,6 @@ def formula_with(
     """Write the formula without terms (and what contains them), with terms replaced, one put first, or regrouped."""
     new = dict(replace or {})
     out = {"Intercept", *drop}
-    kept = [new.get(name, name) for name in a.design.terms if not out & {name, *name.split(":")}]
+    kept = [new.get(name, name) for name in a.design.terms if not out & {name, *read_term(name)}]
     fixed = [*([] if "Intercept" in a.design.terms else ["0"]), *([first] if first else []), *kept]
-    return f"~ {' + '.join(fixed) or '1'} + (1 | {group or a.group})"
+    return f"~ {' + '.join(fixed) or '1'} + {random_intercept(group or a.group)}"

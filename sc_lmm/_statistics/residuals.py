@@ -34,9 +34,10 @@ def visit_residuals(matrix: Any, cells: Cells, columns: NDArray[np.int64], means
             continue
         y = block[inside.rows].astype(np.float64) - means[:, genes][inside.codes] - inside.C @ slopes[:, genes]
         levels, first = np.unique(inside.codes, return_index=True)
-        sums.ZtY[levels, genes] += np.add.reduceat(y, first)
-        sums.CtY[:, genes] += inside.C.T @ y
-        sums.yty[genes] += (y**2).sum(axis=0)
+        weighted = y if inside.weights is None else inside.weights[:, None] * y
+        sums.ZtY[levels, genes] += np.add.reduceat(weighted, first)
+        sums.CtY[:, genes] += inside.C.T @ weighted
+        sums.yty[genes] += (weighted * y).sum(axis=0)
     return sums
 
 

@@ -42,7 +42,10 @@ class Standard(NamedTuple):
 
 
 def standard_form(design: Design) -> tuple[Standard, Array]:
-    """The standardised columns of a design, and D (n, w), orthonormal and of sum zero in each level."""
+    """The standardised columns of a design, and D (n, w), orthonormal and of sum zero in each level.
+
+    With weights W the products are those of W^1/2 X and W^1/2 D: D'WD = I and Z'WD = 0.
+    """
     columns, codes, sizes = design.columns, design.random.codes, design.columns.sizes
     intercept = design.coef_names.index("Intercept") if "Intercept" in design.coef_names else None
     means = _means(columns, intercept)
@@ -51,9 +54,10 @@ def standard_form(design: Design) -> tuple[Standard, Array]:
     within = columns.deviations(design.X, codes)[:, varies] @ T[varies]
     lengths, turn = _rotation(columns.R @ T)
     used = lengths > TOLERANCE
-    D = _orthonormal(within @ (turn[:, used] / lengths[used]), codes, sizes)
+    D = _orthonormal(within @ (turn[:, used] / lengths[used]), codes, columns)
     basis = _in_users_columns(T, columns, intercept)
-    return standardised(Standard(basis, sizes[:, None] * (means @ T), D.T @ within), sizes), D
+    standard = standardised(Standard(basis, sizes[:, None] * (means @ T), D.T @ within), sizes)
+    return standard, D if columns.root is None else D / columns.root[:, None]
 
 
 def standardised(design: Standard, sizes: Array) -> Standard:
@@ -114,9 +118,10 @@ def _in_users_columns(T: Array, columns: Columns, intercept: int | None) -> Arra
     return basis
 
 
-def _orthonormal(A: Array, codes: NDArray[np.int32], sizes: Array) -> Array:
-    """Columns that are nearly orthonormal and of mean zero in each level, made so to rounding."""
+def _orthonormal(A: Array, codes: NDArray[np.int32], columns: Columns) -> Array:
+    """Columns that are nearly orthonormal and orthogonal to the levels, made so to rounding."""
+    root = np.ones(len(A)) if columns.root is None else columns.root
     for k, column in enumerate(A.T):
-        A[:, k] -= (np.bincount(codes, weights=column, minlength=sizes.size) / sizes)[codes]
+        A[:, k] -= root * (np.bincount(codes, weights=root * column) / columns.sizes)[codes]
     R = triangle((A[start : start + _BLOCK] for start in range(0, len(A), _BLOCK)), A.shape[1])
     return np.asarray(linalg.solve_triangular(R, A.T, trans="T").T) if A.shape[1] else A

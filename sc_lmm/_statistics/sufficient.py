@@ -44,7 +44,7 @@ _ONE = 1e-12
 class SufficientStatistics:
     """What the likelihood of every gene needs to know of the cells: q levels, p columns, w within levels, G genes."""
 
-    sizes: Array  # (q,) cells per level, the diagonal of Z'Z
+    sizes: Array  # (q,) cells per level, the diagonal of Z'Z (with weights W: of Z'WZ, and so on)
     ZtX: Array  # (q, p) in standardised columns
     DtX: Array  # (w, p)
     ZtY: Array  # (q, G)
@@ -54,11 +54,12 @@ class SufficientStatistics:
     shift: Array  # (G,) what was subtracted from y
     basis: Array  # (p_user, p) standardised columns = user's columns @ basis, so beta = basis @ beta_standardised
     negative: int = 0  # above 0 if an entry that was read is below 0
+    log_weights: float = 0.0  # sum of the logarithms of the weights, which are one on average
 
     @property
     def n_cells(self) -> int:
         """Cells, n."""
-        return int(self.sizes.sum())
+        return round(self.sizes.sum())
 
     @property
     def n_genes(self) -> int:
@@ -185,7 +186,10 @@ class SufficientStatistics:
 
         Q, DtX = np.linalg.qr(within("X"), mode="complete")
         DtY, w = Q.T @ within("Y"), min(DtX.shape)
-        summed = {f: getattr(self, f) + getattr(other, f) for f in ("sizes", "ZtX", "ZtY", "nonzero", "negative")}
+        summed = {
+            f: getattr(self, f) + getattr(other, f)
+            for f in ("sizes", "ZtX", "ZtY", "nonzero", "negative", "log_weights")
+        }
         rest = self.rest + other.rest + _squares(DtY[w:])
         return replace(self, **summed, DtX=DtX[:w], DtY=DtY[:w], rest=rest)
 
@@ -234,7 +238,8 @@ def sufficient_statistics(
     standard, D = standard_form(design)
     codes, sizes = design.random.codes, design.random.sizes
     order = np.argsort(codes, kind="stable")
-    cells = Cells(rows[order].astype(np.int64), codes[order], np.ascontiguousarray(D[order]), sizes.size)
+    weights = None if design.random.weights is None else design.random.weights[order]
+    cells = Cells(rows[order].astype(np.int64), codes[order], np.ascontiguousarray(D[order]), sizes.size, weights)
     with _bar(show_progress=show_progress) as bar:
         sums = visit(matrix, cells, columns.astype(np.int64), bar.update)
     stats = SufficientStatistics(
@@ -246,6 +251,7 @@ def sufficient_statistics(
         nonzero=sums.nonzero,
         shift=np.zeros(columns.size),
         negative=int(sums.negative[0]),
+        log_weights=0.0 if weights is None else float(np.log(weights).sum()),
     )
     return _without_loss(stats, sums, matrix, cells, columns.astype(np.int64))
 

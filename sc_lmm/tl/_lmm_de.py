@@ -15,6 +15,7 @@ from .._docs import doc_params
 from .._errors import DesignError, listing, warn
 from .._inference import check_choices
 from .._model import STATUS
+from .._names import unquoted
 from .._read import fit_cells
 from .._report import audit
 
@@ -193,7 +194,7 @@ def _reference_levels(reference: str | dict[str, str] | None, test: TestSpec) ->
             f"reference={reference!r} needs test to be one factor. Give a dict, for example {{'diagnosis': 'control'}}."
         )
         raise DesignError(msg)
-    return {test.strip().strip("`"): reference}
+    return {unquoted(test): reference}
 
 
 def _checked_report(design: Design, test: TestSpec, obs: pd.DataFrame) -> DesignReport:
