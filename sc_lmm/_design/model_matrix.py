@@ -9,7 +9,7 @@ matrix is read. Z is never formed: a random intercept is one level code per cell
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +25,7 @@ from .coding import Annotation, Coding
 from .columns import Columns, columns_by_level
 from .formula import MixedFormula, parse_formula
 from .transforms import group_transforms
+from .weights import cell_weights, relative_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -113,7 +114,9 @@ class Design:
         return self.data[used[0]] if self.coding.annotations[used[0]].categories is not None else None
 
 
-def build_design(formula: str, obs: pd.DataFrame, *, reference: Mapping[str, str] | None = None) -> Design:
+def build_design(
+    formula: str, obs: pd.DataFrame, *, reference: Mapping[str, str] | None = None, weights: str | None = None
+) -> Design:
     """Code `formula` on the cells of `obs`.
 
     Parameters
@@ -124,13 +127,17 @@ def build_design(formula: str, obs: pd.DataFrame, *, reference: Mapping[str, str
         One row per cell, shape (n_obs, n_annotations).
     reference
         Factor -> the level that the others are compared with, by default its first.
+    weights
+        Column of `obs`, or a transform of one as a formula writes it, with a weight for each cell.
     """
     parsed = parse_formula(formula)
     for factor, level in (reference or {}).items():
         _check_is_factor(factor, level, parsed, obs)
     found = {use: _annotation(obs, use) for use in parsed.uses}
     group = as_levels(read_annotation(obs, parsed.group))
+    weighed = None if weights is None else cell_weights(weights, obs)
     kept = np.logical_and.reduce([column.notna().to_numpy() for column in (*found.values(), group)])
+    kept &= True if weighed is None else ~np.isnan(weighed)
     if not kept.any():
         columns = listing(dict.fromkeys([*parsed.variables, parsed.group]))
         msg = f"No cell has a value in every column of the model ({columns}). Fill the gaps or drop a column."
@@ -141,6 +148,7 @@ def build_design(formula: str, obs: pd.DataFrame, *, reference: Mapping[str, str
     for factor, level in (reference or {}).items():
         used |= {use: _with_reference(column, level) for use, column in used.items() if use.column == factor}
     random = _random_intercept(_of_cells(group, kept), parsed.group)
+    random = random if weighed is None else replace(random, weights=relative_weights(weighed[kept]))
     return _coded(parsed, used, random, kept)
 
 

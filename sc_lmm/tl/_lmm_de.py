@@ -36,6 +36,7 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     test: TestSpec,
     *,
     reference: str | dict[str, str] | None = None,
+    weights: str | None = None,
     layer: str | None = None,
     use_raw: bool = False,
     mask_var: NDArray[np.bool_] | str | None = None,
@@ -75,6 +76,7 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     reference
         Level of the tested factor that the others are compared with, or a dict from factors to levels. By default the
         first category.
+    {weights}
     {layer}
     {use_raw}
     {mask_var}
@@ -170,7 +172,7 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     check_choices(method, corr_method, conf_level=conf_level, reml=reml)
     check_key(key_added)
     source = read_expression(adata, layer=layer, use_raw=use_raw, mask_var=mask_var)
-    design = build_design(formula, adata.obs, reference=_reference_levels(reference, test))
+    design = build_design(formula, adata.obs, reference=_reference_levels(reference, test), weights=weights)
     report = _checked_report(design, test, adata.obs)
 
     fit = fit_cells(source, design, n_jobs=n_jobs, show_progress=show_progress)
@@ -179,7 +181,13 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
 
     _warn_of_failures(fit, np.asarray(result.table["status"].cat.codes))
     calibrated = calibrate and method == "lrt" and not result.moderated
-    choices |= {"calibrate": calibrated, "moderate": result.moderated, "use_raw": use_raw, "layer": layer}
+    choices |= {
+        "calibrate": calibrated,
+        "moderate": result.moderated,
+        "use_raw": use_raw,
+        "layer": layer,
+        "weights": weights,
+    }
     adata = adata.copy() if copy else adata
     described = {"params": _params(fit, test, choices), "design": report.to_uns(), **_describe(fit, result.table)}
     write_results(adata, key_added, result.tables, described, source.tested)
