@@ -92,6 +92,18 @@ class Design:
         """Columns of obs that the model names."""
         return {used.column for used in self.coding.annotations.values()} | {self.random.name}
 
+    def regrouped(self, random: RandomTerm) -> Design:
+        """The same cells and columns under another grouping."""
+        columns = columns_by_level(self.X, random.codes, random.sizes, random.weights)
+        return replace(self, columns=columns, random=random)
+
+    def codes_of(self, factor: str) -> NDArray[np.int64]:
+        """Level of each cell in an annotation that is a factor, (n,)."""
+        found = (
+            a for a, used in self.coding.annotations.items() if used.column == factor and used.categories is not None
+        )
+        return self.data[next(found)].cat.codes.to_numpy().astype(np.int64)
+
     def factor_of(self, term: str) -> str | None:
         """Name the annotation behind a term that is one categorical column, None for any other term."""
         return self.coding.factor_of(term)
