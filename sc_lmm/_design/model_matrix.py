@@ -118,7 +118,8 @@ class Design:
     @cached_property
     def columns(self) -> Columns:
         """The columns of X by level of the grouping."""
-        return columns_by_level(self.X, self.random.codes, self.random.sizes)
+        intercept = self.coef_names.index("Intercept") if "Intercept" in self.coef_names else None
+        return columns_by_level(self.X, self.random.codes, self.random.sizes, intercept)
 
     @cached_property
     def constant(self) -> tuple[float, ...] | None:
