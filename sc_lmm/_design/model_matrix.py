@@ -94,8 +94,7 @@ class Design:
 
     def regrouped(self, random: RandomTerm) -> Design:
         """The same cells and columns under another grouping."""
-        columns = columns_by_level(self.X, random.codes, random.sizes, random.weights)
-        return replace(self, columns=columns, random=random)
+        return replace(self, columns=_by_level(self.X, self.coef_names, random), random=random)
 
     def codes_of(self, factor: str) -> NDArray[np.int64]:
         """Level of each cell in an annotation that is a factor, (n,)."""
@@ -232,7 +231,7 @@ def _coded(parsed: MixedFormula, used: Mapping[Use, pd.Series], random: RandomTe
     names = tuple(aliases.restore(str(name)) for name in spec.column_names)
     X = np.ascontiguousarray(matrix.to_numpy(dtype=np.float64))
     _check_columns(X, names)
-    columns = columns_by_level(X, random.codes, random.sizes, random.weights)
+    columns = _by_level(X, names, random)
     terms = {aliases.term_text(term) if str(term) != "1" else INTERCEPT: term for term in spec.term_slices}
     coding = Coding(
         formula=parsed,
@@ -269,6 +268,11 @@ def _check_columns(X: NDArray[np.float64], names: Sequence[str]) -> None:
     if repeated:
         msg = f"Several coefficients would be called {listing(repeated)}. Rename the level or the column."
         raise DesignError(msg)
+
+
+def _by_level(X: NDArray[np.float64], names: Sequence[str], random: RandomTerm) -> Columns:
+    intercept = names.index(INTERCEPT) if INTERCEPT in names else None
+    return columns_by_level(X, random.codes, random.sizes, intercept, random.weights)
 
 
 def _constant(columns: Columns, names: Sequence[str]) -> tuple[float, ...] | None:
