@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import linalg
-from tqdm.auto import tqdm
 
 from .._blas import one_blas_thread
+from .._progress import progress_bar
 from .sums import Cells, Genes, Sums
 from .visit import visit
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 # A gene with mean^2 / variance above this loses more than four of sixteen digits and is shifted by its mean.
 _SHIFT_RATIO = 1e4
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"  # shares of the matrix cannot be counted
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def sufficient_statistics(
     cells = Cells(rows[order].astype(np.int64), level.codes[order], C, len(level.levels))
 
     def read(columns: NDArray[np.int64], shift: Array) -> SufficientStatistics:
-        with _bar(show_progress=show_progress) as bar:
+        with progress_bar(total=1.0, bar_format=_BAR, doing="reading", show_progress=show_progress) as bar:
             sums = visit(matrix, cells, Genes(columns.astype(np.int64), shift), bar.update)
         return SufficientStatistics(
             sizes=level.sizes,
@@ -231,9 +232,3 @@ def _replace_genes(
     for name, array in arrays.items():
         array[..., index] = getattr(part, name)
     return replace(stats, **arrays)
-
-
-def _bar(*, show_progress: bool | None) -> tqdm:
-    form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    delay = 0 if show_progress else 1
-    return tqdm(total=1.0, desc="reading", bar_format=form, delay=delay, disable=show_progress is False, leave=False)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from .._design import check_marginal, find_term
 from .._docs import doc_params
 from .._errors import DesignError
 from .._inference import check_permutable, draw_orders, permute_levels
+from .._progress import progress_bar
 from .._read import fit_formula
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def permutation_check(
     check_permutable(fit.stats, columns, term)
     check_marginal(fit.coding, term, "permuted")
     orders = draw_orders(fit.stats, columns, n_permutations, np.random.default_rng(seed))
-    bar = tqdm(orders, desc="permuting", delay=0 if show_progress else 1, disable=show_progress is False, leave=False)
+    bar = progress_bar(orders, doing="permuting", show_progress=show_progress)
     shares = [_shares(_permuted(fit, columns, order), term, methods, alphas) for order in bar]
     values = (fit.stats.ZtX / fit.stats.sizes[:, None])[:, columns]
     return PermutationCheck(
