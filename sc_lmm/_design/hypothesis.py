@@ -33,6 +33,7 @@ class Hypothesis:
 
     name: str  # the level, column, term or contrast that the comparison is called after
     L: Array  # (df, p)
+    written: tuple[tuple[float, Mapping[str, Any]], ...] = ()  # a contrast's conditions as typed, each with its weight
 
     @property
     def df(self) -> int:
@@ -93,20 +94,25 @@ def joint_hypothesis(coding: Coding, tests: list[str]) -> Hypothesis:
 class Combination:
     """A linear combination of conditions: rows of X that can be added, subtracted, and multiplied by numbers."""
 
-    def __init__(self, row: Array) -> None:
-        self.row = row
+    def __init__(self, row: Array, written: tuple[tuple[float, Mapping[str, Any]], ...]) -> None:
+        self.row, self.written = row, written
 
     def __add__(self, other: Combination) -> Combination:
         """Sum of two combinations."""
-        return Combination(self.row + other.row) if isinstance(other, Combination) else NotImplemented
+        if not isinstance(other, Combination):
+            return NotImplemented
+        return Combination(self.row + other.row, self.written + other.written)
 
     def __sub__(self, other: Combination) -> Combination:
         """Difference of two combinations."""
-        return Combination(self.row - other.row) if isinstance(other, Combination) else NotImplemented
+        return self + -other if isinstance(other, Combination) else NotImplemented
 
     def __mul__(self, number: float) -> Combination:
         """Multiply by a number."""
-        return Combination(self.row * float(number)) if isinstance(number, int | float) else NotImplemented
+        if not isinstance(number, int | float):
+            return NotImplemented
+        written = tuple((weight * float(number), where) for weight, where in self.written)
+        return Combination(self.row * float(number), written)
 
     __rmul__ = __mul__
 
@@ -136,23 +142,31 @@ def contrast_hypothesis(coding: Coding, name: str, expression: str) -> Hypothesi
             f"in cond() are at their reference level or 0; name the ones that should differ."
         )
         raise DesignError(msg)
-    return Hypothesis(name, value.row[None, :])
+    return Hypothesis(name, value.row[None, :], value.written)
 
 
 def condition(coding: Coding, where: Mapping[str, Any]) -> Combination:
     """Row of X for a condition; columns that are not named are at their reference level, or 0 for numbers."""
     variables = coding.formula.variables
-    row: dict[str, Any] = {name: coding.levels[name][0] if name in coding.levels else 0.0 for name in variables}
+    known: dict[str, Any] = {}
     for name, value in where.items():
-        if name not in row:
+        if name not in variables:
             msg = f"cond({name}=...) names a column that is not in the formula. {alternatives(name, variables)}"
             raise DesignError(msg)
-        row[name] = _level(coding, name, value) if name in coding.levels else _number(name, value)
-    data = pd.DataFrame({name: [value] for name, value in row.items()}, index=[0])
-    for name, levels in coding.levels.items():
-        data[name] = pd.Categorical(data[name], categories=list(levels))
-    context = group_transforms(pd.Series(["a new level"]))
-    return Combination(coding.spec.get_model_matrix(data, context=context).to_numpy(dtype=np.float64)[0])
+        known[name] = _level(coding, name, value) if name in coding.levels else _number(name, value)
+    return Combination(condition_rows(coding, [known])[0], ((1.0, known),))
+
+
+def condition_rows(coding: Coding, conditions: Sequence[Mapping[str, Any]]) -> Array:
+    """Rows of X for conditions whose levels exist, (len(conditions), p)."""
+    data = pd.DataFrame(index=range(len(conditions)))
+    for name in coding.formula.variables:
+        levels = coding.levels.get(name)
+        values = [condition.get(name, levels[0] if levels else 0.0) for condition in conditions]
+        data[name] = pd.Categorical(values, categories=list(levels)) if levels else values
+    context = group_transforms(pd.Series(["a new level"] * len(conditions)))
+    with np.errstate(all="ignore"):  # log(0): a row that is not finite is no condition, which is said where it matters
+        return np.asarray(coding.spec.get_model_matrix(data, context=context).to_numpy(dtype=np.float64))
 
 
 def _level(coding: Coding, name: str, value: object) -> str:
