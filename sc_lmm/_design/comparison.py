@@ -6,19 +6,19 @@ A condition names columns of the annotations and what they are. With x(c) the ro
 
 A contrast says its conditions itself. For a coefficient they are sought among the levels of its term: two of them for a
 treatment-coded level or a slope (0 and 1), four for a product of two. Where the same coefficient has such conditions at
-one level of another column alone, with which it interacts, that column is held there. What is not found is not invented.
+one level of another column alone, with which it interacts, it is made there. What is not found is not invented.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from formulaic.parser.types import Factor
 
-from .hypothesis import condition_rows, hypotheses_of, is_random_term
+from .hypothesis import condition_rows, condition_values, hypotheses_of, is_random_term
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,7 +39,8 @@ class Comparison:
 
     conditions: tuple[dict[str, Any], ...] = ()  # column -> level or number, what is subtracted first; () if unknown
     weights: tuple[float, ...] = ()  # of the conditions; () if they are asked to be all equal
-    held: tuple[str, ...] = ()  # columns that the test did not name, and on whose level its answer depends
+    at: dict[str, Any] = field(default_factory=dict)  # where it is made: other columns on which its answer depends
+    unnamed: tuple[str, ...] = ()  # those of them that the test did not name, and that are as usual
 
 
 def comparisons_of(coding: Coding, test: TestSpec) -> dict[str, Comparison]:
@@ -61,20 +62,18 @@ def _of_contrast(coding: Coding, hypothesis: Hypothesis) -> Comparison:
     kept = sorted((item for item in weights.items() if item[1]), key=lambda item: item[1] > 0)
     typed = {name for where, _ in kept for name, _ in where}
     named = [name for name in coding.formula.variables if name in typed]
-    conditions = [{name: _usual(coding, name) for name in named} | dict(where) for where, _ in kept]
+    conditions = [{name: condition_values(coding, name)[0] for name in named} | dict(where) for where, _ in kept]
     differing = {name for name in named if len({where[name] for where in conditions}) > 1}
     beside = _beside(coding, differing)
-    held = {name: _usual(coding, name) for name in beside if name not in named}
+    unnamed = tuple(name for name in beside if name not in named)
+    at = {name: conditions[0].get(name, condition_values(coding, name)[0]) for name in beside}
     cancelled = {name for name in typed - differing if name not in coding.levels and name not in beside}
     return Comparison(
-        tuple({name: where[name] for name in where if name not in cancelled} | held for where in conditions),
+        tuple({name: where[name] for name in where if name not in cancelled} | at for where in conditions),
         tuple(weight for _, weight in kept),
-        tuple(held),
+        at,
+        unnamed,
     )
-
-
-def _usual(coding: Coding, name: str) -> Any:
-    return coding.levels[name][0] if name in coding.levels else 0.0
 
 
 def _beside(coding: Coding, columns: set[str]) -> list[str]:
@@ -111,7 +110,7 @@ def _grid(coding: Coding, term: str) -> _Grid | None:
     """Grid of a term; None for a transform, which has no conditions 0 and 1, and for one that is too large."""
     names = sorted(_variables(coding, term), key=coding.formula.variables.index)
     beside = _beside(coding, set(names))
-    levels = {name: coding.levels.get(name, (0.0, 1.0)) for name in [*names, *beside]}
+    levels = {name: condition_values(coding, name) for name in [*names, *beside]}
     if not _is_plain(coding, term) or np.prod([len(values) for values in levels.values()]) > _MAX_CONDITIONS:
         return None
     conditions, settings = _combinations(levels, names), _combinations(levels, beside)
@@ -152,7 +151,8 @@ def _of_terms(coding: Coding, hypothesis: Hypothesis, grids: dict[str, _Grid | N
         return found[0] if found else Comparison()
     # Several terms are not shown as conditions, but what an interaction leaves at its reference is there all the same.
     named = set().union(*(_variables(coding, term) for term in tested))
-    return Comparison(held=tuple(dict.fromkeys(name for one in found for name in one.held if name not in named)))
+    at = {name: value for one in found for name, value in one.at.items() if name not in named}
+    return Comparison(at=at, unnamed=tuple(at))
 
 
 def _search(grid: _Grid, L: Array) -> Comparison:
@@ -164,9 +164,9 @@ def _search(grid: _Grid, L: Array) -> Comparison:
     if first is None:
         return Comparison()
     places = found[first]
-    held = {} if all(other == places for other in found) else grid.settings[first]
+    at = {} if all(other == places for other in found) else grid.settings[first]
     weights = {2: (-1.0, 1.0), 4: (1.0, -1.0, -1.0, 1.0)}[len(places)] if len(L) == 1 else ()
-    return Comparison(tuple(grid.conditions[k] | held for k in places), weights, tuple(held))
+    return Comparison(tuple(grid.conditions[k] | at for k in places), weights, at, tuple(at))
 
 
 def _find_one(grid: _Grid, rows: Array, L: Array) -> tuple[int, ...]:

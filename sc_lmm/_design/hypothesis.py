@@ -146,7 +146,7 @@ def contrast_hypothesis(coding: Coding, name: str, expression: str) -> Hypothesi
 
 
 def condition(coding: Coding, where: Mapping[str, Any]) -> Combination:
-    """Row of X for a condition; columns that are not named are at their reference level, or 0 for numbers."""
+    """Row of X for a condition; columns that are not named are as usual: at their reference level, or 0 for numbers."""
     variables = coding.formula.variables
     known: dict[str, Any] = {}
     for name, value in where.items():
@@ -161,12 +161,21 @@ def condition_rows(coding: Coding, conditions: Sequence[Mapping[str, Any]]) -> A
     """Rows of X for conditions whose levels exist, (len(conditions), p)."""
     data = pd.DataFrame(index=range(len(conditions)))
     for name in coding.formula.variables:
-        levels = coding.levels.get(name)
-        values = [condition.get(name, levels[0] if levels else 0.0) for condition in conditions]
+        levels, usual = coding.levels.get(name), condition_values(coding, name)[0]
+        values = [condition.get(name, usual) for condition in conditions]
         data[name] = pd.Categorical(values, categories=list(levels)) if levels else values
     context = group_transforms(pd.Series(["a new level"] * len(conditions)))
     with np.errstate(all="ignore"):  # log(0): a row that is not finite is no condition, which is said where it matters
         return np.asarray(coding.spec.get_model_matrix(data, context=context).to_numpy(dtype=np.float64))
+
+
+def condition_values(coding: Coding, name: str) -> tuple[Any, ...]:
+    """What a column may be in a condition, the usual one first: its levels, also those of ``C(number)``, or 0 and 1."""
+    if name in coding.levels:
+        return coding.levels[name]
+    factors = [factor.expr for factor, variables in coding.spec.factor_variables.items() if name in map(str, variables)]
+    states = [coding.spec.encoder_state.get(expression, (None, {}))[1] for expression in factors]
+    return next((tuple(state["categories"]) for state in states if "categories" in state), (0.0, 1.0))
 
 
 def _level(coding: Coding, name: str, value: object) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import linalg
 
 from .._design import Hypothesis, TestSpec, check_marginal, find_term, hypotheses_of, is_random_term
-from .._errors import DesignError, alternatives
+from .._errors import DesignError, alternatives, warn
 from . import storage
 from .answers import Answer, Choices, answer, answer_variance, test_of
 from .degrees_of_freedom import judged_between
@@ -25,6 +25,7 @@ from .summary import GeneSummary, TestResult
 from .table import result_table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -49,6 +50,7 @@ class LmmFit:
     n_dropped: int = 0  # cells left out for missing annotations
     n_jobs: int | None = None
     show_progress: bool | None = None
+    cautions: Callable[[Coding, TestSpec], Iterable[str]] | None = None  # what to warn of when a test is asked for
 
     @cached_property
     def estimates(self) -> Estimates:
@@ -78,6 +80,7 @@ class LmmFit:
     ) -> TestResult:
         """Test a term, several terms, contrasts, or the random term; see :func:`sc_lmm.tl.lmm_de`."""
         choices = Choices(method, calibrate, moderate, conf_level, corr_method, seed)
+        self.warn(test)
         if is_random_term(test, self.coding):
             name = f"(1 | {self.coding.group})"
             return TestResult({name: self._table(answer_variance(self.estimates, name, seed), corr_method)}, "rlrt")
@@ -85,6 +88,11 @@ class LmmFit:
         for hypothesis in self._hypotheses(test):
             tables[hypothesis.name] = self._table(answer(self.estimates, hypothesis, choices), corr_method)
         return TestResult(tables, method)
+
+    def warn(self, test: TestSpec) -> None:
+        """Warn, once for this fit, of what changes the meaning of the p-values of a test."""
+        for sentence in self.cautions(self.coding, test) if self.cautions else ():
+            warn(sentence)
 
     def pvals(
         self, test: TestSpec, *, method: str = "lrt", calibrate: bool = True, moderate: bool = False, seed: int = 0

@@ -6,8 +6,9 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from .._errors import listing
+from .._words import named, one, unit
 from .facts import Verdict, shortened
-from .wording import formula_with, named, one, unit
+from .formulas import formula_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -65,7 +66,7 @@ def _constant_column(a: Anatomy, terms: tuple[str, ...], _tested: str, relations
         "refused",
         "constant_column",
         f"{named(terms)} is the same in all cells used, so it has no coefficient: {relations}.",
-        f'Drop it: "{formula_with(a, drop=terms[:1])}".',
+        f'Drop it: "{formula_with(a.design.coding, drop=terms[:1])}".',
     )
 
 
@@ -74,7 +75,7 @@ def _identical_columns(a: Anatomy, terms: tuple[str, ...], _tested: str, relatio
         "refused",
         "identical_columns",
         f"{named(terms)} hold the same values in all cells used: {relations}.",
-        f'Keep one of them, e.g. "{formula_with(a, drop=terms[-1:])}".',
+        f'Keep one of them, e.g. "{formula_with(a.design.coding, drop=terms[-1:])}".',
     )
 
 
@@ -88,7 +89,7 @@ def _grouping_fixed(a: Anatomy, terms: tuple[str, ...], tested: str, relations: 
         f"{term} is a fixed factor beside {named(others)}: its {a.sizes.size} levels have a free coefficient each, "
         f"which together reproduce {what} exactly ({relations}). Any difference between {unit(a.group)} can be put on either "
         f"at no cost, so the data cannot tell them apart.",
-        f'Leave {term} to the random intercept, where its effects have to be paid for: "{formula_with(a, drop=[term])}".',
+        f'Leave {term} to the random intercept, where its effects have to be paid for: "{formula_with(a.design.coding, drop=[term])}".',
     )
 
 
@@ -101,7 +102,7 @@ def _empty_interaction(a: Anatomy, terms: tuple[str, ...], _tested: str, relatio
         f"{named(list(empty))} has combinations of levels without cells ({listing(levels, 6)}), and with them "
         f"coefficients that nothing determines: {relations}.",
         f"Leave out the cells of a level that is not in every combination, or drop the interaction: "
-        f'"{formula_with(a, drop=list(empty))}".',
+        f'"{formula_with(a.design.coding, drop=list(empty))}".',
     )
 
 
@@ -114,7 +115,7 @@ def _aliased_with_test(a: Anatomy, terms: tuple[str, ...], tested: str, relation
         "aliased_with_test",
         f"{tested} cannot be told apart from {named(others)}: {relations}. Their effects always come together in these "
         f"cells, so no method can say to which of them a difference belongs.",
-        f'Without {named(others)} ("{formula_with(a, drop=others)}") the coefficient of {tested} stands for the sum '
+        f'Without {named(others)} ("{formula_with(a.design.coding, drop=others)}") the coefficient of {tested} stands for the sum '
         f"of these effects. To part them, {unit(a.group)} are needed in which they do not come together.",
     )
 
@@ -124,7 +125,7 @@ def _aliased(a: Anatomy, terms: tuple[str, ...], _tested: str, relations: str) -
         "refused",
         "aliased",
         f"The columns of {named(terms)} determine each other: {relations}. Their coefficients have no single solution.",
-        f'Drop one of them, e.g. "{formula_with(a, drop=[terms[-1]])}".',
+        f'Drop one of them, e.g. "{formula_with(a.design.coding, drop=[terms[-1]])}".',
     )
 
 

@@ -120,6 +120,7 @@ def permutation_check(
     columns = fit.coding.terms[term]
     check_permutable(fit.stats, columns, term)
     check_marginal(fit.coding, term, "permuted")
+    fit.warn(test)
     orders = draw_orders(fit.stats, columns, n_permutations, np.random.default_rng(seed))
     bar = progress_bar(orders, doing="permuting", show_progress=show_progress)
     shares = [_shares(_permuted(fit, columns, order), term, methods, alphas) for order in bar]
