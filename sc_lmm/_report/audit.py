@@ -59,11 +59,11 @@ def audit_terms(design: Design, obs: pd.DataFrame) -> tuple[DesignReport, Cautio
     report = _report(subject, None)
     if report.refused:
         return report, Cautions()
-    of_term = {}
+    of_term = {"": report.warnings}
     for term in design.terms:
         with suppress(DesignError):  # a term that cannot be tested
             of_term[term] = tuple(filter(None, map(_of_term, _report(subject, term).verdicts)))
-    return report, Cautions(report.warnings, of_term, subject.varying)
+    return report, Cautions(of_term, subject.varying)
 
 
 def _of_term(verdict: Verdict) -> str:

@@ -24,14 +24,13 @@ if TYPE_CHECKING:
 class Cautions:
     """Sentences, each of which is said once."""
 
-    always: tuple[str, ...] = ()
-    of_term: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    of_term: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # "" for a test of the random term
     varying: frozenset[str] = frozenset()  # factors that vary within donors
     _said: set[str] = field(default_factory=set, repr=False)
 
     def __call__(self, coding: Coding, test: TestSpec) -> list[str]:
         """What is to be said of a test and was not said before."""
-        found = [*self.always, *(s for term in _concerned(coding, test) for s in self.of_term.get(term, ()))]
+        found = [sentence for term in _concerned(coding, test) for sentence in self.of_term.get(term, ())]
         found += [verdict.warning for verdict in place_verdicts(coding, test, self.varying)]
         new = [sentence for sentence in dict.fromkeys(found) if sentence not in self._said]
         self._said.update(new)
@@ -53,7 +52,9 @@ def tested_terms(coding: Coding, test: TestSpec) -> list[str]:
 def _concerned(coding: Coding, test: TestSpec) -> list[str]:
     """Terms whose test says most of this one: of a contrast, those that are not interactions of others in it."""
     terms = tested_terms(coding, test)
-    if is_random_term(test, coding) or not any(h.written for h in hypotheses_of(coding, test)):
+    if is_random_term(test, coding):
+        return [""]
+    if not any(h.written for h in hypotheses_of(coding, test)):
         return terms
     return [term for term in terms if not any(set(other.split(":")) < set(term.split(":")) for other in terms)]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .anatomy import Anatomy
 
 _DOMINANT = 0.5
-_DROPPED = 0.05
+_DROPPED, _MANY_DROPPED = 0.05, 0.2  # shares: to be careful of, and to change which cells a result is of
 _CODE_NAMES = {
     *("id", "ids", "idx", "index", "batch", "batches", "cluster", "clusters", "leiden", "louvain", "plate", "lane"),
     *("run", "chip", "pool", "well", "site", "center", "centre", "channel", "library", "code", "codes", "group"),
@@ -172,7 +172,7 @@ def _looks_numeric(name: str, levels: Sequence[str], *, n_donors: int) -> bool:
     if (values != np.round(values)).any():
         return True
     coded = _has_code_name(name) or _is_consecutive(np.unique(values))
-    return not coded and (len(values) > _MAX_CODES or (len(values) >= 5 and 2 * len(values) >= n_donors))
+    return not coded and (len(values) > _MAX_CODES or (len(values) >= 5 and 2 * len(levels) >= n_donors))
 
 
 def _number(text: str) -> float:
@@ -201,6 +201,6 @@ def dropped_cells(a: Anatomy, dropped: Mapping[str, int]) -> Iterator[Verdict]:
         f"{what} and are left out" + (f" ({donors}{rest})" if donors else "") + f".{gone}",
         "Fill the gaps or drop the column if these cells matter.",
         warning=f"{what}, and p-values are of the others{whole}: see adata.obs[{list(a.design.data.columns)}].isna().sum()."
-        if grade == "caution"
+        if lost or share > _MANY_DROPPED
         else "",
     )

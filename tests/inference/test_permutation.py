@@ -13,6 +13,11 @@ from sc_lmm._errors import DesignError
 from sc_lmm._inference.fitted import LmmFit
 from sc_lmm._inference.permutation import permute_levels
 
+# what the design report cautions of is not the matter here
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Only "),
+]
+
 FORMULA = "~ x + age + diagnosis + (1 | sample_id)"
 
 
