@@ -33,6 +33,7 @@ _RECORDS = {
 }
 # scanpy plots -log10(p), which must stay finite; log10_pvals in varm is exact.
 _SMALLEST_P = 1e-300
+_FIRST_CELLS = 20  # enough to tell on which scale a layer is
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def read_expression(adata: AnnData, *, layer: str | None, use_raw: bool, mask_va
     if (missing & tested).any():
         msg = f"adata.raw lacks genes of adata, or has them several times: {listing(adata.var_names[missing & tested])}. Use use_raw=False."
         raise ValueError(msg)
-    return Expression(matrix, rows, columns[tested], tested, adata.var_names[tested], _log_base(adata))
+    return Expression(matrix, rows, columns[tested], tested, adata.var_names[tested], _log_base(adata, layer, matrix))
 
 
 def _stored(adata: AnnData, layer: str | None) -> tuple[Any, NDArray[np.int64], NDArray[np.int64]]:
@@ -116,12 +117,38 @@ def _mask(adata: AnnData, mask_var: Any) -> NDArray[np.bool_]:
     return mask
 
 
-def _log_base(adata: AnnData) -> float | None:
-    """Base of the logarithm that ``sc.pp.log1p`` declared, None if it was not used."""
+def _log_base(adata: AnnData, layer: str | None, matrix: Any) -> float | None:
+    """Base of the logarithm that ``sc.pp.log1p`` declared, None if it was not used or not on the matrix that is read.
+
+    The declaration does not say of which matrix it speaks, and means X (and raw, which scanpy's workflow sets from it). A
+    layer is believed if it holds what X holds, or if its cells add up to one total once the logarithm is undone, as they do
+    after ``normalize_total`` and ``log1p``.
+    """
     if "log1p" not in adata.uns:
         return None
     base = adata.uns["log1p"].get("base")
-    return float(np.e if base is None else base)
+    base = float(np.e if base is None else base)
+    return base if layer is None or _is_log_of_totals(matrix, base) or _is_like_x(adata, matrix) else None
+
+
+def _is_log_of_totals(matrix: Any, base: float) -> bool:
+    """Whether base^y - 1 has the same sum in all of the first cells."""
+    block = _first_cells(matrix)
+    with np.errstate(over="ignore", invalid="ignore"):
+        totals = np.expm1(block * np.log(base)).sum(axis=1)
+    totals = totals[totals != 0]
+    return totals.size > 1 and bool(np.isfinite(totals).all() and np.ptp(totals) <= 1e-3 * np.abs(totals).max())
+
+
+def _is_like_x(adata: AnnData, matrix: Any) -> bool:
+    parent = adata._adata_ref if adata.is_view else adata
+    return parent.X is not None and np.array_equal(_first_cells(parent.X), _first_cells(matrix))
+
+
+def _first_cells(matrix: Any) -> Array:
+    block = matrix[:_FIRST_CELLS]
+    block = block.compute() if hasattr(block, "compute") else block
+    return np.asarray(block.toarray() if hasattr(block, "toarray") else block, dtype=np.float64)
 
 
 def check_key(key: str) -> None:

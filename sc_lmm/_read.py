@@ -30,6 +30,7 @@ def fit_formula(
     formula: str,
     *,
     reference: Mapping[str, str] | None = None,
+    weights: str | None = None,
     layer: str | None = None,
     use_raw: bool = False,
     mask_var: Any = None,
@@ -38,7 +39,7 @@ def fit_formula(
 ) -> LmmFit:
     """Check the design, then read the cells; see :func:`sc_lmm.tl.lmm_fit`."""
     source = read_expression(adata, layer=layer, use_raw=use_raw, mask_var=mask_var)
-    design = build_design(formula, adata.obs, reference=reference)
+    design = build_design(formula, adata.obs, reference=reference, weights=weights)
     report, cautions = audit_terms(design, adata.obs)
     report.raise_if_refused()
     fit = fit_cells(source, design, n_jobs=n_jobs, show_progress=show_progress)

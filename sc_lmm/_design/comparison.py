@@ -16,17 +16,17 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from formulaic.parser.types import Factor
 
-from .hypothesis import condition_rows, condition_values, hypotheses_of, is_random_term
+from .._names import random_intercept
+from .hypothesis import hypotheses_of, is_random_term
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from .coding import Coding
     from .hypothesis import Hypothesis, TestSpec
-    from .model_matrix import Coding
 
     Array = NDArray[np.float64]
 
@@ -46,7 +46,7 @@ class Comparison:
 def comparisons_of(coding: Coding, test: TestSpec) -> dict[str, Comparison]:
     """Comparisons of a test by name, in order."""
     if is_random_term(test, coding):
-        return {f"(1 | {coding.group})": Comparison()}
+        return {random_intercept(coding.group): Comparison()}
     grids: dict[str, _Grid | None] = {}
     return {
         h.name: _of_contrast(coding, h) if h.written else _of_terms(coding, h, grids)
@@ -62,11 +62,11 @@ def _of_contrast(coding: Coding, hypothesis: Hypothesis) -> Comparison:
     kept = sorted((item for item in weights.items() if item[1]), key=lambda item: item[1] > 0)
     typed = {name for where, _ in kept for name, _ in where}
     named = [name for name in coding.formula.variables if name in typed]
-    conditions = [{name: condition_values(coding, name)[0] for name in named} | dict(where) for where, _ in kept]
+    conditions = [{name: coding.values_of(name)[0] for name in named} | dict(where) for where, _ in kept]
     differing = {name for name in named if len({where[name] for where in conditions}) > 1}
     beside = _beside(coding, differing)
     unnamed = tuple(name for name in beside if name not in named)
-    at = {name: conditions[0].get(name, condition_values(coding, name)[0]) for name in beside}
+    at = {name: conditions[0].get(name, coding.values_of(name)[0]) for name in beside}
     cancelled = {name for name in typed - differing if name not in coding.levels and name not in beside}
     return Comparison(
         tuple({name: where[name] for name in where if name not in cancelled} | at for where in conditions),
@@ -78,20 +78,9 @@ def _of_contrast(coding: Coding, hypothesis: Hypothesis) -> Comparison:
 
 def _beside(coding: Coding, columns: set[str]) -> list[str]:
     """Other columns that stand in one term with some of the columns."""
-    terms = [_variables(coding, term) for term in coding.terms]
+    terms = [coding.columns_of(term) for term in coding.terms]
     found = set().union(*(names for names in terms if names & columns)) - columns
     return [name for name in coding.formula.variables if name in found]
-
-
-def _variables(coding: Coding, term: str) -> set[str]:
-    """Columns of the annotations in a term."""
-    found = coding.spec.term_variables.get(_key(coding, term), ())
-    return {str(name) for name in found} & set(coding.formula.variables)
-
-
-def _key(coding: Coding, term: str) -> Any:
-    """Find formulaic's own term."""
-    return next((key for key in coding.spec.term_slices if str(key) == term), term)
 
 
 @dataclass(frozen=True)
@@ -108,16 +97,16 @@ class _Grid:
 
 def _grid(coding: Coding, term: str) -> _Grid | None:
     """Grid of a term; None for a transform, which has no conditions 0 and 1, and for one that is too large."""
-    names = sorted(_variables(coding, term), key=coding.formula.variables.index)
+    names = sorted(coding.columns_of(term), key=coding.formula.variables.index)
     beside = _beside(coding, set(names))
-    levels = {name: condition_values(coding, name) for name in [*names, *beside]}
-    if not _is_plain(coding, term) or np.prod([len(values) for values in levels.values()]) > _MAX_CONDITIONS:
+    levels = {name: coding.values_of(name) for name in [*names, *beside]}
+    if not coding.is_as_it_is(term) or np.prod([len(values) for values in levels.values()]) > _MAX_CONDITIONS:
         return None
     conditions, settings = _combinations(levels, names), _combinations(levels, beside)
-    touched = [t for t in coding.terms if _variables(coding, t) & set(names)]
+    touched = [t for t in coding.terms if coding.columns_of(t) & set(names)]
     slices = {t: np.arange(*coding.terms[t].indices(len(coding.coef_names))) for t in touched}
     columns = np.concatenate(list(slices.values()))
-    X = condition_rows(coding, [where | setting for setting in settings for where in conditions])
+    X = coding.rows([where | setting for setting in settings for where in conditions])
     return _Grid(
         sizes=tuple(len(levels[name]) for name in names),
         conditions=conditions,
@@ -132,15 +121,6 @@ def _combinations(levels: Mapping[str, Sequence[Any]], names: Sequence[str]) -> 
     return tuple(dict(zip(names, values, strict=True)) for values in product(*(levels[name] for name in names)))
 
 
-def _is_plain(coding: Coding, term: str) -> bool:
-    """Whether a term is a product of columns as they are, and of factors."""
-    kinds = coding.spec.encoder_state
-    factors = getattr(_key(coding, term), "factors", ())
-    return bool(factors) and all(
-        kinds.get(f.expr, (None,))[0] is Factor.Kind.CATEGORICAL or f.expr in coding.formula.variables for f in factors
-    )
-
-
 def _of_terms(coding: Coding, hypothesis: Hypothesis, grids: dict[str, _Grid | None]) -> Comparison:
     rows = {term: hypothesis.L[hypothesis.L[:, columns].any(axis=1)] for term, columns in coding.terms.items()}
     tested = [term for term in rows if rows[term].size]
@@ -150,7 +130,7 @@ def _of_terms(coding: Coding, hypothesis: Hypothesis, grids: dict[str, _Grid | N
     if len(tested) == 1:
         return found[0] if found else Comparison()
     # Several terms are not shown as conditions, but what an interaction leaves at its reference is there all the same.
-    named = set().union(*(_variables(coding, term) for term in tested))
+    named = set().union(*(coding.columns_of(term) for term in tested))
     at = {name: value for one in found for name, value in one.at.items() if name not in named}
     return Comparison(at=at, unnamed=tuple(at))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .._model import Fit, Profile, fit_models, profile, spectrum
 from .._statistics import null_model
 from .calibration import Calibration, calibrate
+from .moderation import Moderation, learn_moderation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,6 +77,11 @@ class Estimates:
     def restricted(self) -> Profile:
         """Restricted deviance of every gene as a function of rho."""
         return profile(self.stats, spectrum(self.stats, reml=True))
+
+    @cached_property
+    def moderation(self) -> Moderation:
+        """What all genes say of the variance ratio of one of them."""
+        return learn_moderation(self.stats, self.restricted, self.ml.usable)
 
     @cached_property
     def n_directions(self) -> int:

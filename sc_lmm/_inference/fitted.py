@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import linalg
 
 from .._design import Hypothesis, TestSpec, check_marginal, find_term, hypotheses_of, is_random_term
 from .._errors import DesignError, alternatives, warn
+from .._names import random_intercept
+from .._statistics import null_model
 from . import storage
-from .answers import Answer, Choices, answer, answer_variance, test_of
+from .answers import Answer, Choices, answer, answer_variance, is_moderated
 from .degrees_of_freedom import judged_between
 from .estimates import Estimates, Workers
+from .fold_change import log2_fold_changes
 from .random_effect import random_effect_interval, random_effects
 from .summary import GeneSummary, TestResult
 from .table import result_table
@@ -73,7 +75,7 @@ class LmmFit:
         *,
         method: str = "lrt",
         calibrate: bool = True,
-        moderate: bool = False,
+        moderate: bool | None = None,
         conf_level: float | None = 0.95,
         corr_method: str = "benjamini-hochberg",
         seed: int = 0,
@@ -82,12 +84,13 @@ class LmmFit:
         choices = Choices(method, calibrate, moderate, conf_level, corr_method, seed)
         self.warn(test)
         if is_random_term(test, self.coding):
-            name = f"(1 | {self.coding.group})"
+            name = random_intercept(self.coding.group)
             return TestResult({name: self._table(answer_variance(self.estimates, name, seed), corr_method)}, "rlrt")
         tables = {}
         for hypothesis in self._hypotheses(test):
-            tables[hypothesis.name] = self._table(answer(self.estimates, hypothesis, choices), corr_method)
-        return TestResult(tables, method)
+            found = answer(self.estimates, hypothesis, choices)
+            tables[hypothesis.name] = self._table(found, corr_method, hypothesis)
+        return TestResult(tables, method, moderated=is_moderated(self.estimates, choices))
 
     def warn(self, test: TestSpec) -> None:
         """Warn, once for this fit, of what changes the meaning of the p-values of a test."""
@@ -95,11 +98,17 @@ class LmmFit:
             warn(sentence)
 
     def pvals(
-        self, test: TestSpec, *, method: str = "lrt", calibrate: bool = True, moderate: bool = False, seed: int = 0
+        self,
+        test: TestSpec,
+        *,
+        method: str = "lrt",
+        calibrate: bool = True,
+        moderate: bool | None = None,
+        seed: int = 0,
     ) -> NDArray[np.float64]:
         """P-values of the first comparison alone, (G,), without intervals or tables: for simulations."""
-        choices = Choices(method, calibrate, moderate, seed=seed)
-        return test_of(self.estimates, self._hypotheses(test)[0], choices).pval
+        choices = Choices(method, calibrate, moderate, conf_level=None, seed=seed)
+        return answer(self.estimates, self._hypotheses(test)[0], choices).test.pval
 
     def contrast(self, contrast: str | dict[str, str], **choices: Any) -> TestResult:
         """Test contrasts of conditions, e.g. ``"cond(diagnosis='AD') - cond(diagnosis='control')"``."""
@@ -112,7 +121,7 @@ class LmmFit:
         coding = self.coding.without(name)
         keep = [self.coding.coef_names.index(c) for c in coding.coef_names]
         eye = np.eye(len(self.coding.coef_names))
-        stats = self.stats.restrict(linalg.null_space(eye[self.coding.terms[name]] @ self.stats.basis))
+        stats = null_model(self.stats, Hypothesis(name, eye[self.coding.terms[name]]))
         return replace(self, coding=coding, stats=replace(stats, basis=stats.basis[keep]))
 
     def gene(self, name: str) -> GeneSummary:
@@ -171,8 +180,12 @@ class LmmFit:
             raise DesignError(msg)
         return hypotheses
 
-    def _table(self, found: Answer, corr_method: str) -> pd.DataFrame:
-        described: dict[str, Any] = {"group": self.coding.group, "log_base": self.log_base}
+    def _table(self, found: Answer, corr_method: str, hypothesis: Hypothesis | None = None) -> pd.DataFrame:
+        changes = np.full(self.stats.n_genes, np.nan)
+        if hypothesis is not None and self.log_base is not None:
+            estimates = (found.fit.beta, found.test.coef)
+            changes = log2_fold_changes(self.stats, self.coding, hypothesis, *estimates, self.log_base)
+        described: dict[str, Any] = {"group": self.coding.group, "logfoldchanges": changes}
         return result_table(found, self.stats, self.var_names, corr_method=corr_method, **described)
 
     def _position(self, gene: str) -> int:

@@ -20,8 +20,9 @@ import numpy as np
 from scipy import special
 
 from .._design import Hypothesis
+from .._errors import DesignError
 from .._model import fit_models, profile, spectrum
-from .._statistics import SufficientStatistics, null_model, within_products
+from .._statistics import SufficientStatistics, null_model
 from .calibration import calibrate, draw_parts
 from .tests import f_test, likelihood_ratio
 
@@ -64,20 +65,20 @@ def balanced_statistics(n_donors: int, n_cells: int, *, paired: bool) -> tuple[S
     """Statistics of the balanced layout with columns (1, group), and the hypothesis that the groups are equal."""
     share = np.full(n_donors, 0.5) if paired else (np.arange(n_donors) >= n_donors // 2).astype(np.float64)
     sizes = np.full(n_donors, float(n_cells))
-    n, n_second = sizes.sum(), float(sizes @ share)
+    n_second = float(sizes @ share)
+    within = np.array([[0.0, np.sqrt(n_second - sizes @ share**2)]])[: int(paired)]
     stats = SufficientStatistics(
         sizes=sizes,
-        XtX=np.array([[n, n_second], [n_second, n_second]]),
         ZtX=np.column_stack([sizes, sizes * share]),
-        XtY=np.zeros((2, 1)),
+        DtX=within,
         ZtY=np.zeros((n_donors, 1)),
-        yty=np.zeros(1),
+        DtY=np.zeros((len(within), 1)),
+        rest=np.zeros(1),
         nonzero=np.zeros(1, dtype=np.int64),
         shift=np.zeros(1),
         basis=np.eye(2),
-        ones=np.array([1.0, 0.0]),
     )
-    return stats, Hypothesis("group", np.array([[0.0, 1.0]]))
+    return stats.restrict(np.eye(2)), Hypothesis("group", np.array([[0.0, 1.0]]))
 
 
 def cohorts(
@@ -93,8 +94,8 @@ def cohorts(
     even = bool((shares % np.bincount(groups) == 0).all())
     rng = np.random.default_rng(seed)
     chosen = [_draw_donors(groups, shares, rng) for _ in range(1 if even else _RESAMPLES)]
-    made = [_rescale(_take(stats, donors), n_cells) for donors in chosen if donors.size == n_donors]
-    return [cohort for cohort in made if _is_full_rank(cohort)]
+    made = [_cohort(stats, donors, n_cells) for donors in chosen if donors.size == n_donors]
+    return [cohort for cohort in made if cohort is not None and n_donors > cohort.is_constant.sum()]
 
 
 def simulated_power(
@@ -120,18 +121,15 @@ def _combine(
 ) -> SufficientStatistics:
     """Statistics of sqrt(icc) u + sqrt(1 - icc) e + X delta for each of the columns of `deltas` in turn."""
     a, b = np.sqrt(icc), np.sqrt(1 - icc)
-    XtY, ZtY = (a * getattr(donors, name) + b * getattr(cells, name) for name in ("XtY", "ZtY"))
-    crossed = ((donors.ZtY / donors.sizes[:, None]) * cells.ZtY).sum(axis=0)
-    yty = a**2 * donors.yty + b**2 * cells.yty + 2 * a * b * crossed
-    lengths = np.einsum("ke,kl,le->e", deltas, cells.XtX, deltas)
-    genes = (yty + 2 * deltas.T @ XtY + lengths[:, None]).ravel()
+    ZtY, DtY = (a * getattr(donors, name) + b * getattr(cells, name) for name in ("ZtY", "DtY"))
+    rest = np.tile(b**2 * cells.rest, deltas.shape[1])
     return replace(
         cells,
-        XtY=(XtY[:, None, :] + (cells.XtX @ deltas)[:, :, None]).reshape(len(XtY), -1),
-        ZtY=(ZtY[:, None, :] + (cells.ZtX @ deltas)[:, :, None]).reshape(len(ZtY), -1),
-        yty=genes,
-        nonzero=np.full(genes.size, cells.n_cells),
-        shift=np.zeros(genes.size),
+        ZtY=(ZtY[:, None, :] + (cells.ZtX @ deltas)[:, :, None]).reshape(len(ZtY), rest.size),
+        DtY=(DtY[:, None, :] + (cells.DtX @ deltas)[:, :, None]).reshape(len(DtY), rest.size),
+        rest=rest,
+        nonzero=np.full(rest.size, cells.n_cells),
+        shift=np.zeros(rest.size),
     )
 
 
@@ -155,7 +153,7 @@ def _log_pvals(genes: SufficientStatistics, hypothesis: Hypothesis, method: str,
 
 def _groups(stats: SufficientStatistics, hypothesis: Hypothesis) -> NDArray[np.int64]:
     """Group of each donor: equal donor means of the tested columns, or one group if these differ throughout."""
-    means = (stats.ZtX / stats.sizes[:, None]) @ np.linalg.inv(stats.basis)
+    means = (stats.ZtX / stats.sizes[:, None]) @ stats.directions
     tested = np.abs(hypothesis.L).max(axis=0) > 0
     values, groups = np.unique(np.round(means[:, tested], 8), axis=0, return_inverse=True)
     return np.zeros(stats.sizes.size, dtype=np.int64) if len(values) > stats.sizes.size / 2 else groups.ravel()
@@ -181,29 +179,19 @@ def _draw_donors(groups: NDArray[np.int64], shares: NDArray[np.int64], rng: np.r
     return np.concatenate(drawn)
 
 
-def _take(stats: SufficientStatistics, donors: NDArray[np.int64]) -> SufficientStatistics:
-    """Statistics of a design of these donors; products within donors are taken to be like those of all."""
-    sizes, ZtX = stats.sizes[donors], stats.ZtX[donors]
-    W = within_products(stats) * (sizes.sum() - sizes.size) / (stats.n_cells - stats.sizes.size)
-    return replace(stats, sizes=sizes, ZtX=ZtX, XtX=W + ZtX.T @ (ZtX / sizes[:, None]))
+def _cohort(
+    stats: SufficientStatistics, donors: NDArray[np.int64], n_cells: float | None
+) -> SufficientStatistics | None:
+    """Design of these donors with `n_cells` on average (None: as they are), None if it cannot tell all coefficients.
 
-
-def _rescale(stats: SufficientStatistics, n_cells: float | None) -> SufficientStatistics:
-    """Statistics of the design with as many cells per donor on average, the donors keeping their means and shares."""
-    if n_cells is None:
-        return stats
-    sizes = np.maximum(np.round(stats.sizes * n_cells / stats.sizes.mean()), 1.0)
-    means = stats.ZtX / stats.sizes[:, None]
-    W = within_products(stats) * (sizes.sum() - sizes.size) / (stats.n_cells - stats.sizes.size)
-    ZtX = sizes[:, None] * means
-    return replace(stats, sizes=sizes, ZtX=ZtX, XtX=W + means.T @ ZtX)
-
-
-def _is_full_rank(stats: SufficientStatistics) -> bool:
-    """Whether every coefficient can be estimated, and the donors leave degrees of freedom to judge them by."""
-    scale = np.sqrt(np.diag(stats.XtX))
-    if not (scale > 0).all():
-        return False
-    constant = np.diag(within_products(stats)) <= 1e-10 * stats.n_cells
-    smallest = np.linalg.eigvalsh(stats.XtX / np.outer(scale, scale))[0]
-    return bool(smallest > 1e-9) and bool(stats.sizes.size > constant.sum())
+    The donors keep their means and shares; products within donors are taken to be like those of all.
+    """
+    means = (stats.ZtX / stats.sizes[:, None])[donors]
+    sizes = stats.sizes[donors]
+    if n_cells is not None:
+        sizes = np.maximum(np.round(sizes * n_cells / sizes.mean()), 1.0)
+    more = (sizes.sum() - sizes.size) / (stats.n_cells - stats.sizes.size)
+    try:
+        return stats.with_design(sizes, sizes[:, None] * means, stats.DtX * np.sqrt(more))
+    except DesignError:
+        return None

@@ -24,6 +24,7 @@ class TestResult:
 
     tables: dict[str, pd.DataFrame]  # comparison -> results; the first is the joint test of a factor
     method: str
+    moderated: bool = False  # p-values use what all genes say of the variances of one
 
     @property
     def table(self) -> pd.DataFrame:
@@ -45,7 +46,8 @@ class TestResult:
 
     def _title(self, name: str) -> str:
         found = int((self.tables[name]["pvals_adj"] < 0.05).sum())
-        return f"{name} ({self.method}): {found} of {len(self.tables[name])} genes at an adjusted p-value below 0.05"
+        method = f"{self.method}, moderated" if self.moderated else self.method
+        return f"{name} ({method}): {found} of {len(self.tables[name])} genes at an adjusted p-value below 0.05"
 
     def _view(self, name: str) -> pd.DataFrame:
         table = self.top(comparison=name)[list(_SHOWN_COLUMNS)]

@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 OK, BOUNDARY, CONSTANT, MAX_ITER, FAILED = range(5)
 STATUS = ("ok", "boundary", "constant", "max_iter", "failed")
 
-# In the order of the outcomes of `optimize`. No minimum on its grid: the deviance falls without end, as for a gene that
-# is constant within every donor.
+# In the order of the outcomes of `optimize`. Without a minimum the deviance falls without end, as for a gene that is
+# constant within every donor.
 _STATUS_OF = np.array([BOUNDARY, OK, MAX_ITER, FAILED], dtype=np.int8)
+
+# What is left of y'y is rounding below this share: twelve of the digits of y are gone, and fewer than four are left.
+_ROUNDING = 2.0**-80
 
 
 @dataclass(frozen=True)
@@ -143,10 +146,9 @@ def _estimates(stats: SufficientStatistics, rho: Array, sigma2: Array) -> tuple[
 
 def _degenerate(stats: SufficientStatistics, objective: Profile) -> NDArray[np.int8]:
     """Genes without variation, or without any that the fixed effects or the donors do not explain exactly."""
-    rounding = np.finfo(float).eps * (stats.yty + stats.n_cells * stats.mean**2)
-    constant = stats.total_ss <= 16 * rounding
-    explained = objective.rss_0 <= 1e-13 * stats.total_ss
-    return np.select([constant, explained], [CONSTANT, FAILED], OK).astype(np.int8)
+    about_mean = stats.total_ss
+    rounding = _ROUNDING * (about_mean + stats.n_cells * stats.mean**2)
+    return np.select([about_mean <= rounding, objective.rss_0 <= rounding], [CONSTANT, FAILED], OK).astype(np.int8)
 
 
 def _concatenate(parts: Sequence[Fit]) -> Fit:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from formulaic.parser.types import Factor
 from scipy import linalg
 
+from .._design import level_text
 from .alias import Alias, find_aliases
 
 if TYPE_CHECKING:
@@ -139,7 +139,9 @@ def anatomy(design: Design) -> Anatomy:
     means, R = _moments(design)
     rows = np.vstack([R, np.sqrt(design.random.sizes)[:, None] * means])  # the same cross-products as X
     aliases = tuple(find_aliases(rows, design.coef_names))
-    crossings = {str(term): _term_crossing(design, term.factors) for term in design.spec.term_slices}
+    crossings = {
+        term: _term_crossing(design, design.categoricals(term)) for term in design.terms if term != "Intercept"
+    }
     return Anatomy(design, means, R, aliases, {name: c for name, c in crossings.items() if c is not None})
 
 
@@ -154,7 +156,7 @@ def rank_of(R: Array) -> int:
 def cross(column: pd.Series, design: Design) -> Crossing | None:
     """Tabulate a column of annotations of the model's cells against the grouping, None if the table is too large."""
     codes, levels = pd.factorize(column, sort=not isinstance(column.dtype, pd.CategoricalDtype))
-    return _crossing(codes, [str(level) for level in levels], design)
+    return _crossing(codes, [level_text(level) for level in levels], design)
 
 
 def _moments(design: Design) -> tuple[Array, Array]:
@@ -177,33 +179,18 @@ def _without_rounding(R: Array, centred: Array, sizes: Array, shift: Array) -> A
     return R * (within > np.maximum(_TOLERANCE * spread, rounding))
 
 
-def _term_crossing(design: Design, factors: Sequence[Factor]) -> Crossing | None:
-    coded = [_factor_codes(design, factor) for factor in factors]
-    if not coded or any(c is None for c in coded):
-        return None
+def _term_crossing(design: Design, factors: Sequence[pd.Series | None]) -> Crossing | None:
+    """Tabulate a term made of factors against the grouping, None for any other term or if the table is too large."""
     codes, levels = np.zeros(design.n_cells, dtype=np.int64), [""]
-    for part in coded:
-        new_codes, new_levels = part if part is not None else (codes, levels)
-        codes = codes * len(new_levels) + new_codes
+    for factor in factors:
+        if factor is None:
+            return None
+        new_levels = [level_text(level) for level in factor.cat.categories]
+        codes = codes * len(new_levels) + factor.cat.codes.to_numpy().astype(np.int64)
         levels = [f"{old}:{new}" if old else new for old in levels for new in new_levels]
         if len(levels) * len(design.random.levels) > _MAX_TABLE:
             return None
     return _crossing(codes, levels, design)
-
-
-def _factor_codes(design: Design, factor: Factor) -> tuple[NDArray[np.int64], list[str]] | None:
-    """Level of each cell in a categorical factor that is made of one annotation, such as ``batch`` or ``C(batch)``."""
-    kind = design.spec.encoder_state.get(factor.expr, (None,))[0]
-    if kind is not Factor.Kind.CATEGORICAL:
-        return None
-    used = [str(v) for v in design.spec.factor_variables[factor] if str(v) in design.data.columns]
-    if len(used) != 1:
-        return None
-    column = design.data[used[0]]
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        return column.cat.codes.to_numpy().astype(np.int64), [str(level) for level in column.cat.categories]
-    codes, values = pd.factorize(column.to_numpy(), sort=True)
-    return codes, [f"{value:g}" for value in values]
 
 
 def _crossing(codes: NDArray[np.int64], levels: Sequence[str], design: Design) -> Crossing | None:

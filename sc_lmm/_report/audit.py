@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from .._blas import one_blas_thread
-from .._design import TestSpec, hypotheses_of, is_random_term
+from .._design import TestSpec, hypotheses_of, is_random_term, level_text
 from .._errors import DesignError
+from .._names import quoted
 from .._words import unit
 from .anatomy import anatomy, cross
 from .cautions import Cautions, place_verdicts
@@ -86,7 +87,9 @@ class _Subject:
 
 def _subject(design: Design, obs: pd.DataFrame | None) -> _Subject:
     a = anatomy(design)
-    tables = {name: a.crossings.get(name) or cross(design.data[name], design) for name in design.coding.levels}
+    tables = {
+        name: a.crossings.get(quoted(name)) or cross(design.levels_of(name), design) for name in design.coding.levels
+    }
     varying = frozenset(name for name, table in tables.items() if table is None or not table.constant)
     return _Subject(a, [] if obs is None else neighbours(a, obs), _dropped_by_donor(design, obs), varying)
 
@@ -224,7 +227,5 @@ def _dropped_by_donor(design: Design, obs: pd.DataFrame | None) -> dict[str, int
     return {_level_name(level): int(n) for level, n in counts.items() if n > 0}
 
 
-def _level_name(level: object) -> str:
-    if isinstance(level, float):
-        return "(no value)" if np.isnan(level) else f"{level:g}"
-    return "(no value)" if level is pd.NA or level is None else str(level)
+def _level_name(level: Any) -> str:
+    return "(no value)" if pd.api.types.is_scalar(level) and pd.isna(level) else level_text(level)

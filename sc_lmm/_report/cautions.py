@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .._design import comparisons_of, hypotheses_of, is_random_term
+from .._design import comparisons_of, hypotheses_of, is_random_term, read_term
+from .._names import quoted
 from .._words import named, unit
 from .facts import Verdict
-from .formulas import formula_with, quoted, unquoted
+from .formulas import formula_with
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -56,7 +57,7 @@ def _concerned(coding: Coding, test: TestSpec) -> list[str]:
         return [""]
     if not any(h.written for h in hypotheses_of(coding, test)):
         return terms
-    return [term for term in terms if not any(set(other.split(":")) < set(term.split(":")) for other in terms)]
+    return [term for term in terms if not any(set(read_term(other)) < set(read_term(term)) for other in terms)]
 
 
 def place_verdicts(coding: Coding, test: TestSpec, varying: Collection[str]) -> Iterator[Verdict]:
@@ -78,8 +79,8 @@ def place_verdicts(coding: Coding, test: TestSpec, varying: Collection[str]) -> 
     subset = _subset(coding, comparisons, at, varying)
     small = f"are too small where {unit(coding.group)} do not differ from each other there as they do elsewhere"
     if unnamed := {name: at[name] for found in comparisons for name in found.unnamed}:
-        factors = {factor for term in terms for factor in term.split(":")}
-        inside = [t for t in coding.terms if set(t.split(":")) & factors and {*map(unquoted, t.split(":"))} & at.keys()]
+        columns = set().union(*(coding.columns_of(term) for term in terms))
+        inside = [t for t in coding.terms if (used := coding.columns_of(t)) & columns and used & at.keys()]
         typed = f'{_elsewhere(coding, unnamed)}, or "{formula_with(coding, drop=inside)}" for one effect throughout'
         yield Verdict(
             "caution",

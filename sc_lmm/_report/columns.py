@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from .._design import read_column, read_term
 from .._errors import listing
+from .._names import quoted, random_intercept
 from .._words import one, unit
 from .facts import Verdict
-from .formulas import formula_with, quoted
+from .formulas import formula_with
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -45,8 +47,8 @@ def _redundant_intercept(a: Anatomy) -> Iterator[Verdict]:
             yield Verdict(
                 "caution",
                 "grouping_twice",
-                f"{name} is a fixed factor and (1 | {a.group}) has the same levels: the fixed coefficients take all "
-                f"differences between {unit(a.group)}, the random intercept is left with none, and no term that is "
+                f"{name} is a fixed factor and {random_intercept(a.group)} has the same levels: the fixed coefficients "
+                f"take all differences between {unit(a.group)}, the random intercept is left with none, and no term that is "
                 f"constant within {a.group} can be added.",
                 f'Keep one of them: "{formula_with(a.design.coding, drop=[name])}".',
             )
@@ -54,7 +56,7 @@ def _redundant_intercept(a: Anatomy) -> Iterator[Verdict]:
 
 def _thin_interaction(a: Anatomy, tested: Collection[str]) -> Iterator[Verdict]:
     for name, crossing in a.crossings.items():
-        if ":" not in name or a.aliases_of(name):
+        if len(read_term(name)) < 2 or a.aliases_of(name):
             continue
         thin = [level for level, n in zip(crossing.levels, crossing.donors_per_level, strict=True) if n < 2]
         if thin:
@@ -101,10 +103,10 @@ def _dominant_donor(a: Anatomy) -> Iterator[Verdict]:
 
 def _numeric_codes(a: Anatomy) -> Iterator[Verdict]:
     for name in a.design.terms:
-        column = a.design.data.get(name.strip("`"))
-        if column is None or name in a.crossings:
+        column = a.design.number_of(read_column(name))
+        if column is None:
             continue
-        values = _whole_numbers(column.to_numpy())
+        values = _whole_numbers(column)
         if not _looks_coded(name, values, constant=not a.within[a.columns(name)].any()):
             continue
         typed = formula_with(a.design.coding, replace={name: f"C({name})"})
@@ -144,11 +146,11 @@ def _is_consecutive(values: NDArray[np.float64]) -> bool:
 
 def _text_numbers(a: Anatomy) -> Iterator[Verdict]:
     """Numbers that were read as text or categories, and so got a coefficient for each value."""
-    for name in dict.fromkeys(factor for term in a.design.terms for factor in term.split(":")):
+    for name in dict.fromkeys(factor for term in a.design.terms for factor in read_term(term)):
         column = a.design.factor_of(name)
         if column is None:
             continue
-        levels = list(a.design.data[column].cat.categories)
+        levels = a.design.coding.levels[column]
         if not _looks_numeric(column, levels, n_donors=a.sizes.size):
             continue
         make = f'adata.obs["{column}"] = pd.to_numeric(adata.obs["{column}"].astype(str), errors="coerce")'
@@ -194,13 +196,14 @@ def dropped_cells(a: Anatomy, dropped: Mapping[str, int]) -> Iterator[Verdict]:
     rest = f" and {len(dropped) - 5} more" if len(dropped) > 5 else ""
     gone = f" {unit(a.group, len(lost))} lost all cells: {listing(lost, 5)}." if lost else ""
     what = f"{n:,} of {a.design.kept.size:,} cells ({100 * share:.2g} %) lack a value in a column of the model"
+    columns = list(dict.fromkeys([*a.design.formula.variables, a.group]))
     whole = f", all those of {unit(a.group, len(lost))} ({listing(lost, 3)}) among them" if lost else ""
     yield Verdict(
         grade,
         "dropped_cells",
         f"{what} and are left out" + (f" ({donors}{rest})" if donors else "") + f".{gone}",
         "Fill the gaps or drop the column if these cells matter.",
-        warning=f"{what}, and p-values are of the others{whole}: see adata.obs[{list(a.design.data.columns)}].isna().sum()."
+        warning=f"{what}, and p-values are of the others{whole}: see adata.obs[{columns}].isna().sum()."
         if lost or share > _MANY_DROPPED
         else "",
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._design import read_term
 from .facts import Detectable
 from .precision import (
     REFERENCE_ICC,
@@ -77,7 +78,7 @@ def _inflation(a: Anatomy, term: str) -> tuple[float, dict[str, float]]:
     An interaction goes along with its main effects by construction, so terms that share a factor do not count.
     """
     others = [
-        name for name in a.design.terms if name != "Intercept" and not set(name.split(":")) & set(term.split(":"))
+        name for name in a.design.terms if name != "Intercept" and not set(read_term(name)) & set(read_term(term))
     ]
     full = _variances(a, term, without=[])
     by = {name: float((full / _variances(a, term, without=[name])).max()) for name in others}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .._errors import DesignError, warn
+from .._names import random_intercept
 from .._words import one, unit
 from .render import Page, Remark, Table, to_html, to_text
 
@@ -240,7 +241,7 @@ def _random_table(report: DesignReport) -> Table | None:
     header = ("term", "levels", "least cells", "median", "most", "effective levels", "effective cells per level")
     rows = tuple(
         (
-            f"(1 | {term.name})",
+            random_intercept(term.name),
             f"{term.levels:,}",
             f"{term.smallest:,}",
             f"{term.median:,.6g}",

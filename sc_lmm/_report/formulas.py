@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
+
+from .._design import read_term
+from .._names import quoted, random_intercept
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,9 +24,9 @@ def formula_with(
     """Write the formula without terms (and what contains them), with terms replaced, one put first, or regrouped."""
     new = dict(replace or {})
     out = {"Intercept", *drop}
-    kept = [new.get(name, name) for name in coding.terms if not out & {name, *name.split(":")}]
+    kept = [new.get(name, name) for name in coding.terms if not out & {name, *read_term(name)}]
     fixed = [*([] if "Intercept" in coding.terms else ["0"]), *([quoted(first)] if first else []), *kept]
-    return f"~ {' + '.join(fixed) or '1'} + (1 | {group or coding.group})"
+    return f"~ {' + '.join(fixed) or '1'} + {random_intercept(group or coding.group)}"
 
 
 def blocked_formula(coding: Coding, block: str, constant: Sequence[str], group: str) -> str:
@@ -34,16 +36,6 @@ def blocked_formula(coding: Coding, block: str, constant: Sequence[str], group: 
     is left out.
     """
     kept = [name for name in coding.terms if name not in constant]
-    if block in coding.terms or any(set(name.split(":")) & set(constant) for name in kept):
+    if quoted(block) in coding.terms or any(set(read_term(name)) & set(constant) for name in kept):
         return formula_with(coding, group=group)
     return formula_with(coding, drop=constant, first=block, group=group)
-
-
-def quoted(name: str) -> str:
-    """Write a column's name as a formula takes it."""
-    return name if re.fullmatch(r"[^\W\d]\w*", name) else f"`{name}`"
-
-
-def unquoted(name: str) -> str:
-    """Name of the column that a formula's factor is, if it is one."""
-    return name.strip("`")

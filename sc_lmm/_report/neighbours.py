@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .._errors import listing
+from .._names import quoted
 from .._words import one, unit
 from .anatomy import Crossing, cross
 from .facts import Verdict
@@ -52,7 +53,7 @@ def neighbours(a: Anatomy, obs: pd.DataFrame) -> list[Neighbour]:
     """Units in `obs` (n_obs, n_annotations), of those that divide the cells alike the first."""
     found: list[Neighbour] = []
     for name in obs.columns:
-        if not _unit(str(name)) or name in a.design.data.columns:
+        if not _unit(str(name)) or name in a.design.obs_columns:
             continue
         column = obs[name]
         if isinstance(column, pd.DataFrame):  # several columns of this name
@@ -132,7 +133,7 @@ def _samples_of_donor(a: Anatomy, donor: Neighbour) -> Verdict:
         f"{len(crossing.levels)}; with several: {listing(several, 5)}. What the {unit(a.group)} of one {one(name)} share "
         f"is not in the model, so they count as independent (pseudoreplication).",
         f'If they are not, use "{formula}" or keep one {one(a.group)} per {one(name)}. '
-        f"Nested intercepts (1 | {name}/{a.group}) are not supported yet.",
+        f"Nested intercepts (1 | {quoted(name)}/{quoted(a.group)}) are not supported yet.",
         warning=f"The {unit(a.group)} of one {one(name)} count as independent, and adata.obs[{name!r}] has several of "
         f"{listing(several, 3)}: p-values are too small if these are alike, so compare with "
         f'"{formula}" or keep one {one(a.group)} per {one(name)}.',
@@ -159,7 +160,7 @@ def _pairs_left_out(a: Anatomy, term: str, donor: Neighbour) -> Verdict:
 
 def _unit_left_out(a: Anatomy, test: str, left_out: Neighbour) -> Verdict:
     name = left_out.name
-    block = a.group if len(a.design.random.levels) > 1 and a.group not in a.design.terms else ""
+    block = a.group if len(a.design.random.levels) > 1 and quoted(a.group) not in a.design.terms else ""
     constant = [t for t in a.design.terms if t != "Intercept" and not a.within[a.columns(t)].any()]
     formula = (
         blocked_formula(a.design.coding, block, constant, name) if block else formula_with(a.design.coding, group=name)
@@ -188,7 +189,7 @@ def _nested_samples(a: Anatomy, samples: Neighbour) -> Verdict:
         f"({len(crossing.levels)} {unit(name)} in all). Cells of one {one(name)} may be more alike than others of the "
         f"same {one(a.group)}: what varies within {a.group} then looks too certain (pseudoreplication).",
         f"Terms that are constant within {a.group} are judged between its levels and stay safe. Nested intercepts "
-        f"(1 | {a.group}/{name}) are not supported yet.",
+        f"(1 | {quoted(a.group)}/{quoted(name)}) are not supported yet.",
     )
 
 

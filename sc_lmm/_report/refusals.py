@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from .._design import read_term
 from .._errors import listing
+from .._names import random_intercept
 from .._words import named, one, unit
 from .facts import Verdict, shortened
 from .formulas import formula_with
@@ -53,7 +55,7 @@ def _grouping_term(a: Anatomy, terms: tuple[str, ...]) -> str:
 
 def _empty_cells(a: Anatomy, terms: tuple[str, ...]) -> dict[str, list[str]]:
     """Combinations of levels without cells, by interaction."""
-    tables = {name: a.crossings[name] for name in terms if ":" in name and name in a.crossings}
+    tables = {name: a.crossings[name] for name in terms if len(read_term(name)) > 1 and name in a.crossings}
     empty = {
         name: [level for level, n in zip(t.levels, t.cells.sum(axis=0), strict=True) if n == 0]
         for name, t in tables.items()
@@ -167,7 +169,7 @@ def _random_aliased(a: Anatomy, test: TestFacts) -> Verdict:
         "refused",
         "random_aliased",
         f"Each level of {test.term} is one level of {a.group}, so a difference between levels of {test.term} and one "
-        f"between draws of (1 | {a.group}) are the same numbers. The fit would run, but its p-value would rest on the "
+        f"between draws of {random_intercept(a.group)} are the same numbers. The fit would run, but its p-value would rest on the "
         f"prior variance of {a.group} alone: {unit(a.group, a.sizes.size)}, 0 df, however many the cells.",
         f"Use the column of donors or samples as the random intercept, if there are several in each level of "
         f"{test.term}; {a.group} itself stays confounded with {test.term}. Else there is no replication to test with.",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
+from .._design import read_term
 from .._words import named, one, unit
 from .columns import column_verdicts
 from .facts import Verdict
@@ -94,8 +95,7 @@ def _few_donors(a: Anatomy, tests: Sequence[TestFacts]) -> Iterator[Verdict]:
         "caution",
         "few_donors",
         f"Only {what}: {missed}, and the chi-square of the likelihood ratio is far too optimistic.",
-        f"Use the calibrated pvals, never pvals_chi2, and read the list as candidates. More {unit(a.group)} help, more "
-        f"cells do not.",
+        f"Use pvals, never pvals_chi2, and read the list as candidates. More {unit(a.group)} help, more cells do not.",
         warning=f"Only {what}: the default pvals allow for that and pvals_chi2 do not, but a large p-value is no "
         f"evidence that nothing changes, because {missed}: type "
         f'print(sl.tl.check_design(adata, "{a.design.formula.text}", "{test.term}")) to see what can be found.',
@@ -143,7 +143,7 @@ def _confounded_covariates(a: Anatomy, test: TestFacts) -> Iterator[Verdict]:
         return
     for name in a.design.terms:
         columns = a.columns(name)
-        if name in ("Intercept", test.term) or name in a.crossings or test.term in name.split(":"):
+        if name in ("Intercept", test.term) or name in a.crossings or test.term in read_term(name):
             continue
         if len(columns) == 1 and a.within[columns[0]] > 0 and a.between[columns[0]] > 0:
             yield from _confounded_covariate(a, test, name, columns[0])

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._design import read_term
 from .._errors import listing
+from .._names import quoted
 from .._words import named, one, unit
 from .facts import Verdict
 from .formulas import blocked_formula
@@ -29,7 +31,7 @@ def within_verdicts(a: Anatomy, tests: Sequence[TestFacts], left_out: Collection
         crossing = a.crossings.get(test.term)
         if test.level == "within":
             verdict = _cell_level(a, test) if crossing is None else _paired(a, test, left_out)
-        elif crossing is not None and not crossing.constant and ":" not in test.term:
+        elif crossing is not None and not crossing.constant and len(read_term(test.term)) == 1:
             verdict = _partly_within(a, test)
         else:
             continue
@@ -38,7 +40,7 @@ def within_verdicts(a: Anatomy, tests: Sequence[TestFacts], left_out: Collection
 
 
 def _slope(a: Anatomy, term: str) -> str:
-    return f"A random slope (1 + {term} | {a.group}) would allow for that; it is not supported yet."
+    return f"A random slope (1 + {term} | {quoted(a.group)}) would allow for that; it is not supported yet."
 
 
 def _cell_level(a: Anatomy, test: TestFacts) -> Verdict:
@@ -73,11 +75,12 @@ def _paired(a: Anatomy, test: TestFacts, left_out: Collection[str]) -> Verdict:
 
 def _joined_advice(a: Anatomy, term: str) -> tuple[str, str]:
     """How to make the unit of a paired design, the grouping by the factors that vary within it, as advice and as a warning."""
-    parts = [name for name in term.split(":") if not _is_constant(a, name)]
-    if not parts or any(a.design.factor_of(name) is None for name in parts):
+    parts = [name for name in read_term(term) if not _is_constant(a, name)]
+    factors = [factor for name in parts if (factor := a.design.factor_of(name)) is not None]
+    if not parts or len(factors) < len(parts):
         what = f"join {a.group} and {named(parts or [term])} into one column and use that as the random intercept."
         return f" {what}", what
-    columns = [a.group, *(name.strip("`") for name in parts)]
+    columns = [a.group, *factors]
     joined = "_".join(columns)
     text = ' + "_" + '.join(f'adata.obs["{name}"].astype(str)' for name in columns)
     formula = blocked_formula(a.design.coding, a.group, _constant_terms(a), joined)
@@ -101,6 +104,7 @@ def _constant_terms(a: Anatomy) -> Sequence[str]:
 def _partly_within(a: Anatomy, test: TestFacts) -> Verdict:
     mixed = np.array(a.design.random.levels)[a.crossings[test.term].levels_per_donor > 1]
     few = f"{unit(a.group, len(mixed))} ({listing(mixed, 5)})"
+    column = next(iter(a.design.coding.columns_of(test.term)))
     return Verdict(
         "caution",
         "partly_within",
@@ -109,6 +113,6 @@ def _partly_within(a: Anatomy, test: TestFacts) -> Verdict:
         f"Check the annotation of these. If {test.term} does change within a {one(a.group)} (time points), use the "
         f"column of the finer unit, e.g. the sample, as the random intercept.",
         warning=f"{test.term} varies within {few}, where its cells count as replicates, so that its p-values may be too "
-        f"small: see pd.crosstab(adata.obs[{a.group!r}], adata.obs[{test.term!r}]), and if it is no error of annotation "
+        f"small: see pd.crosstab(adata.obs[{a.group!r}], adata.obs[{column!r}]), and if it is no error of annotation "
         f"use the column of the finer unit, e.g. the sample, as the random intercept.",
     )

@@ -15,6 +15,7 @@ from .._docs import doc_params
 from .._errors import DesignError, listing, warn
 from .._inference import check_choices
 from .._model import STATUS
+from .._names import unquoted
 from .._read import fit_cells
 from .._report import audit
 
@@ -33,12 +34,13 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     test: TestSpec,
     *,
     reference: str | dict[str, str] | None = None,
+    weights: str | None = None,
     layer: str | None = None,
     use_raw: bool = False,
     mask_var: NDArray[np.bool_] | str | None = None,
     method: Literal["lrt", "between-within", "satterthwaite", "kenward-roger", "wald"] = "lrt",
     calibrate: bool = True,
-    moderate: bool = False,
+    moderate: bool | None = None,
     reml: bool | None = None,
     conf_level: float | None = 0.95,
     corr_method: Literal["benjamini-hochberg", "bonferroni"] = "benjamini-hochberg",
@@ -72,6 +74,7 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     reference
         Level of the tested factor that the others are compared with, or a dict from factors to levels. By default the
         first category.
+    {weights}
     {layer}
     {use_raw}
     {mask_var}
@@ -164,10 +167,10 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     >>> table.columns[:4].tolist()
     ['names', 'coef', 'se', 'ci_low']
     """
-    check_choices(method, corr_method, moderate=moderate, conf_level=conf_level, reml=reml)
+    check_choices(method, corr_method, conf_level=conf_level, reml=reml)
     check_key(key_added)
     source = read_expression(adata, layer=layer, use_raw=use_raw, mask_var=mask_var)
-    design = build_design(formula, adata.obs, reference=_reference_levels(reference, test))
+    design = build_design(formula, adata.obs, reference=_reference_levels(reference, test), weights=weights)
     report = audit(design, test, adata.obs)
     report.raise_if_refused()
     report.warn()
@@ -177,7 +180,14 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     result = fit.test(test, calibrate=calibrate, moderate=moderate, **choices)
 
     _warn_of_failures(fit, np.asarray(result.table["status"].cat.codes))
-    choices |= {"calibrate": calibrate and method == "lrt", "moderate": moderate, "use_raw": use_raw, "layer": layer}
+    calibrated = calibrate and method == "lrt" and not result.moderated
+    choices |= {
+        "calibrate": calibrated,
+        "moderate": result.moderated,
+        "use_raw": use_raw,
+        "layer": layer,
+        "weights": weights,
+    }
     adata = adata.copy() if copy else adata
     described = {"params": _params(fit, test, choices), "design": report.to_uns(), **_describe(fit, result.table)}
     write_results(adata, key_added, result.tables, described, source.tested)
@@ -192,7 +202,7 @@ def _reference_levels(reference: str | dict[str, str] | None, test: TestSpec) ->
             f"reference={reference!r} needs test to be one factor. Give a dict, for example {{'diagnosis': 'control'}}."
         )
         raise DesignError(msg)
-    return {test.strip().strip("`"): reference}
+    return {unquoted(test): reference}
 
 
 def _warn_of_failures(fit: LmmFit, status: NDArray[Any]) -> None:

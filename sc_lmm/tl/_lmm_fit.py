@@ -21,6 +21,7 @@ def lmm_fit(
     formula: str,
     *,
     reference: dict[str, str] | None = None,
+    weights: str | None = None,
     layer: str | None = None,
     use_raw: bool = False,
     mask_var: NDArray[np.bool_] | str | None = None,
@@ -38,6 +39,7 @@ def lmm_fit(
     {formula}
     reference
         Factor -> level that the others are compared with. By default the first category of each factor.
+    {weights}
     {layer}
     {use_raw}
     {mask_var}
@@ -65,6 +67,6 @@ def lmm_fit(
     >>> fit.drop("age").coding.coef_names
     ('Intercept', 'sequencing_saturation', 'diagnosis[T.Alzheimer]')
     """
-    choices: dict[str, Any] = {"layer": layer, "use_raw": use_raw, "mask_var": mask_var}
+    choices: dict[str, Any] = {"weights": weights, "layer": layer, "use_raw": use_raw, "mask_var": mask_var}
     choices |= {"n_jobs": n_jobs, "show_progress": show_progress}
     return fit_formula(adata, formula, reference=reference, **choices)

@@ -124,7 +124,7 @@ def permutation_check(
     orders = draw_orders(fit.stats, columns, n_permutations, np.random.default_rng(seed))
     bar = progress_bar(orders, doing="permuting", show_progress=show_progress)
     shares = [_shares(_permuted(fit, columns, order), term, methods, alphas) for order in bar]
-    values = (fit.stats.ZtX / fit.stats.sizes[:, None])[:, columns]
+    values = fit.stats.ZtX / fit.stats.sizes[:, None] @ fit.stats.directions[:, columns]
     return PermutationCheck(
         observed=_shares(fit, term, methods, alphas),
         permuted=pd.DataFrame(shares).reset_index(drop=True),

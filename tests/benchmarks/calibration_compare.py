@@ -12,8 +12,9 @@ from joblib import Parallel, delayed
 from scipy import stats as distributions
 from statsmodels.stats.multitest import multipletests
 
-from sc_lmm._design.hypothesis import hypotheses_of, null_model
+from sc_lmm._design.hypothesis import hypotheses_of
 from sc_lmm._model.fit import fit_models
+from sc_lmm._statistics import null_model
 
 from .calibration_simulate import Genes, draw, fit_of, make_cohort, null_genes, varied_genes
 

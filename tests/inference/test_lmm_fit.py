@@ -258,7 +258,6 @@ def test_nothing_of_adata_changes(adata):
     [
         ({"method": "lr"}, r"method='lr' is unknown. Available: 'lrt', 'between-within'"),
         ({"corr_method": "bh"}, "corr_method='bh' is unknown"),
-        ({"moderate": True}, "moderate=True squeezes the variance behind a t or F"),
         ({"conf_level": 95}, "conf_level"),
         ({"conf_level": 0}, "conf_level"),
     ],

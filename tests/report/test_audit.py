@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.power import TTestIndPower
 
-from sc_lmm._design.formula import group_transforms
 from sc_lmm._design.hypothesis import hypotheses_of
 from sc_lmm._design.model_matrix import build_design
+from sc_lmm._design.transforms import group_transforms
 from sc_lmm._errors import DesignError
 from sc_lmm._report.alias import find_aliases
 from sc_lmm._report.anatomy import anatomy
@@ -296,8 +296,9 @@ def test_within_and_between_split_a_column() -> None:
 def test_within_and_between_code_new_cells_by_the_same_means() -> None:
     obs = unbalanced()
     design = build_design("~ within(depth) + between(depth) + (1 | donor)", obs)
-    new = pd.DataFrame({"depth": [1.0, 2.0], "donor": ["1", "new"]}, index=["p", "q"])
-    coded = design.spec.get_model_matrix(new, context=group_transforms(new["donor"]))
+    (alias,) = design.coding.annotations
+    new = pd.DataFrame({alias: [1.0, 2.0], "donor": ["1", "new"]}, index=["p", "q"])
+    coded = design.coding.spec.get_model_matrix(new, context=group_transforms(new["donor"]))
     mean = obs.loc[obs["donor"] == "1", "depth"].mean()
     np.testing.assert_allclose(coded.to_numpy(), [[1, 1 - mean, mean], [1, 0, 2]], rtol=1e-12)
 

@@ -1,0 +1,127 @@
+"""A design in standardised columns: orthonormal, and as apart as they can be in what varies within levels.
+
+With D an orthonormal basis of X about its level means, X = Z xbar + D (D'X). The standardised columns have
+
+    X'X = n I     and     X'D D'X = W = n diag(s^2),  s ascending,
+
+s the length of a column of unit length within levels: 0 for a column that is constant in each, 1 for one whose level
+means are 0. (They are the principal vectors of the column space and the levels.) Whatever the columns of the user are,
+years, raw powers or a pair that all but coincides, products of the standardised ones have all their digits, at any rho.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy import linalg
+
+from .._design import TOLERANCE, triangle
+from .._errors import DesignError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .._design import Columns, Design
+
+    Array = NDArray[np.float64]
+
+_BLOCK = 1 << 12
+
+
+class Standard(NamedTuple):
+    """Columns of X by level and within levels: p columns, q levels, w dimensions within."""
+
+    basis: Array  # (p_user, p) these columns = user's columns @ basis
+    ZtX: Array  # (q, p)
+    DtX: Array  # (w, p)
+
+    def times(self, T: Array) -> Standard:
+        """The columns X T."""
+        return Standard(*(part @ T for part in self))
+
+
+def standard_form(design: Design) -> tuple[Standard, Array]:
+    """The standardised columns of a design, and D (n, w), orthonormal and of sum zero in each level.
+
+    With weights W the products are those of W^1/2 X and W^1/2 D: D'WD = I and Z'WD = 0.
+    """
+    columns, codes, sizes = design.columns, design.random.codes, design.columns.sizes
+    intercept = design.coef_names.index("Intercept") if "Intercept" in design.coef_names else None
+    means = _means(columns, intercept)
+    T = _orthonormalising(columns, means)
+    varies = columns.R.any(axis=0)
+    within = columns.deviations(design.X, codes)[:, varies] @ T[varies]
+    lengths, turn = _rotation(columns.R @ T)
+    used = lengths > TOLERANCE
+    D = _orthonormal(within @ (turn[:, used] / lengths[used]), codes, columns)
+    basis = _in_users_columns(T, columns, intercept)
+    standard = standardised(Standard(basis, sizes[:, None] * (means @ T), D.T @ within), sizes)
+    return standard, D if columns.root is None else D / columns.root[:, None]
+
+
+def standardised(design: Standard, sizes: Array) -> Standard:
+    """Standardise independent columns that are of about the same length."""
+    R = np.linalg.qr(factor(design, sizes), mode="r")
+    design = design.times(linalg.solve_triangular(R, np.eye(len(R))) * np.sqrt(sizes.sum()))
+    lengths, turn = _rotation(design.DtX)
+    design = design.times(turn)
+    return design._replace(DtX=design.DtX * (lengths > TOLERANCE * np.sqrt(sizes.sum())))
+
+
+def factor(design: Standard, sizes: Array) -> Array:
+    """Coordinates of X on the orthonormal basis (D, Z N^-1/2), (w + q, p): the same cross-products in few rows."""
+    return np.vstack([design.DtX, design.ZtX / np.sqrt(sizes)[:, None]])
+
+
+def is_independent(design: Standard, sizes: Array) -> bool:
+    """Whether columns that were orthonormal in another design are independent in this one."""
+    rows = factor(design, sizes)
+    return len(rows) >= rows.shape[1] and bool(linalg.svdvals(rows)[-1] > TOLERANCE * np.sqrt(sizes.sum()))
+
+
+def _means(columns: Columns, intercept: int | None) -> Array:
+    """Level means in units of the columns' scale, about the overall mean where the intercept makes up for it, (q, p)."""
+    if intercept is None:
+        return columns.shift + columns.means
+    means = columns.means.copy()
+    means[:, intercept] = 1.0
+    return means
+
+
+def _orthonormalising(columns: Columns, means: Array) -> Array:
+    """Upper triangle T (p, p) such that X T has orthonormal columns, X in units of its scale and about `means`."""
+    rows = np.vstack([columns.R, np.sqrt(columns.sizes)[:, None] * means])
+    length = np.linalg.norm(rows, axis=0)
+    length[length == 0] = 1.0
+    R = np.linalg.qr(rows / length, mode="r")
+    if len(R) < R.shape[1] or (np.abs(np.diag(R)) * length <= TOLERANCE * columns.unit).any():
+        msg = "Columns of the design determine each other. sl.tl.check_design names them and says what to drop."
+        raise DesignError(msg)
+    return np.asarray(linalg.solve_triangular(R, np.eye(len(R)))) / length[:, None]
+
+
+def _rotation(within: Array) -> tuple[Array, Array]:
+    """Lengths within levels (p,), ascending, and the rotation (p, p) to the columns that have them."""
+    *_, values, vectors = np.linalg.svd(within)
+    lengths = np.zeros(within.shape[1])
+    lengths[: values.size] = values
+    return lengths[::-1], vectors[::-1].T
+
+
+def _in_users_columns(T: Array, columns: Columns, intercept: int | None) -> Array:
+    """The transform T of centred columns in units of their scale, as one of the user's columns."""
+    basis = T / columns.scale[:, None]
+    if intercept is not None:
+        others = np.arange(len(T)) != intercept
+        basis[intercept] -= columns.shift[others] @ T[others]
+    return basis
+
+
+def _orthonormal(A: Array, codes: NDArray[np.int32], columns: Columns) -> Array:
+    """Columns that are nearly orthonormal and orthogonal to the levels, made so to rounding."""
+    root = np.ones(len(A)) if columns.root is None else columns.root
+    for k, column in enumerate(A.T):
+        A[:, k] -= root * (np.bincount(codes, weights=root * column) / columns.sizes)[codes]
+    R = triangle((A[start : start + _BLOCK] for start in range(0, len(A), _BLOCK)), A.shape[1])
+    return np.asarray(linalg.solve_triangular(R, A.T, trans="T").T) if A.shape[1] else A
