@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from ._anndata import Expression, read_expression
 from ._design import Design, build_design
 from ._errors import listing, warn
 from ._inference import LmmFit
-from ._report import audit
+from ._report import audit_terms
 from ._statistics import (
     SufficientStatistics,
     check_matrix,
@@ -39,8 +40,10 @@ def fit_formula(
     """Check the design, then read the cells; see :func:`sc_lmm.tl.lmm_fit`."""
     source = read_expression(adata, layer=layer, use_raw=use_raw, mask_var=mask_var)
     design = build_design(formula, adata.obs, reference=reference, weights=weights)
-    audit(design, None, adata.obs).raise_if_refused()
-    return fit_cells(source, design, n_jobs=n_jobs, show_progress=show_progress)
+    report, cautions = audit_terms(design, adata.obs)
+    report.raise_if_refused()
+    fit = fit_cells(source, design, n_jobs=n_jobs, show_progress=show_progress)
+    return replace(fit, cautions=cautions)
 
 
 def fit_cells(source: Expression, design: Design, *, n_jobs: int | None, show_progress: bool | None) -> LmmFit:

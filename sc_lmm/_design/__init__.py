@@ -3,6 +3,7 @@
 from .annotations import level_text
 from .coding import Coding
 from .columns import TOLERANCE, Columns, triangle, unit
+from .comparison import Comparison, comparisons_of
 from .formula import MixedFormula, parse_formula, read_column, read_term
 from .hypothesis import (
     Hypothesis,
@@ -19,6 +20,7 @@ from .model_matrix import Design, RandomTerm, build_design
 __all__ = [
     "Coding",
     "Columns",
+    "Comparison",
     "Design",
     "Hypothesis",
     "MixedFormula",
@@ -27,6 +29,7 @@ __all__ = [
     "TestSpec",
     "build_design",
     "check_marginal",
+    "comparisons_of",
     "find_term",
     "hypotheses_of",
     "is_random_term",

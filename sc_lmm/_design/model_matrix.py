@@ -114,6 +114,11 @@ class Design:
         ]
         return self.data[aliases[0]].to_numpy(dtype=np.float64) if aliases else None
 
+    def levels_of(self, column: str) -> pd.Series:
+        """Levels (n,) of a column that the formula uses as a factor."""
+        used = self.coding.annotations.items()
+        return self.data[next(a for a, u in used if u.column == column and u.categories is not None)]
+
     def categoricals(self, term: str) -> list[pd.Series | None]:
         """Levels (n,) of each factor of a term, None for one that is not made of one categorical column."""
         return [self._categorical(factor) for factor in self.coding.spec_terms[term].factors]

@@ -18,9 +18,9 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numba import njit
 from scipy import special
 
+from .._compile import compiled
 from .tails import f_tail, log_f_tail, t_lower
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_compiled = njit(nogil=True, cache=True, error_model="numpy")
+_compiled = compiled(error_model="numpy")
 
 _NEGLIGIBLE = 1e-11  # share of a p-value that is passed over
 _SMALL = 1e-250  # a p-value from which its logarithm is summed

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from scipy import stats as distributions
 
 from .._blas import one_blas_thread
+from .._compile import compiled
 from .._model import (
     Profile,
     Spectrum,
@@ -220,7 +220,7 @@ def _confirmed(line: _Line, goal: _Goal, c: Array) -> Array:
     return c
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
+@compiled(error_model="numpy", fastmath={"reassoc", "contract"})
 def _derivatives(
     genes: NDArray[np.int64],
     c: Array,

@@ -16,7 +16,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numba import njit
+
+from .._compile import compiled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +36,7 @@ _MAX_STEPS = 60
 _STEP_TOLERANCE = 1e-6
 
 # Sums may be reordered into vector registers, the same way for every gene; nothing else of IEEE arithmetic is given up.
-_compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
+_compiled = compiled(error_model="numpy", fastmath={"reassoc", "contract"})
 
 
 class Terms(NamedTuple):

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
+from .._compile import compiled
 from .._statistics import within_products
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def at_points(stats: SufficientStatistics, profile: Profile, points: Support) ->
     return AtPoints(loglik, rss / points.dof, coef, points.unscaled, points.dof)
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def _product(a: Array, b: Array) -> Array:
     """Matrix product whose rows do not depend on one another in any bit."""
     out = np.zeros((a.shape[0], b.shape[1]))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from .._design import read_term
 from .._errors import listing
 from .._names import random_intercept
+from .._words import named, one, unit
 from .facts import Verdict, shortened
-from .wording import formula_with, named, one, unit
+from .formulas import formula_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,7 +55,7 @@ def _grouping_term(a: Anatomy, terms: tuple[str, ...]) -> str:
 
 def _empty_cells(a: Anatomy, terms: tuple[str, ...]) -> dict[str, list[str]]:
     """Combinations of levels without cells, by interaction."""
-    tables = {name: a.crossings[name] for name in terms if ":" in name and name in a.crossings}
+    tables = {name: a.crossings[name] for name in terms if len(read_term(name)) > 1 and name in a.crossings}
     empty = {
         name: [level for level, n in zip(t.levels, t.cells.sum(axis=0), strict=True) if n == 0]
         for name, t in tables.items()
@@ -66,7 +68,7 @@ def _constant_column(a: Anatomy, terms: tuple[str, ...], _tested: str, relations
         "refused",
         "constant_column",
         f"{named(terms)} is the same in all cells used, so it has no coefficient: {relations}.",
-        f'Drop it: "{formula_with(a, drop=terms[:1])}".',
+        f'Drop it: "{formula_with(a.design.coding, drop=terms[:1])}".',
     )
 
 
@@ -75,7 +77,7 @@ def _identical_columns(a: Anatomy, terms: tuple[str, ...], _tested: str, relatio
         "refused",
         "identical_columns",
         f"{named(terms)} hold the same values in all cells used: {relations}.",
-        f'Keep one of them, e.g. "{formula_with(a, drop=terms[-1:])}".',
+        f'Keep one of them, e.g. "{formula_with(a.design.coding, drop=terms[-1:])}".',
     )
 
 
@@ -89,7 +91,7 @@ def _grouping_fixed(a: Anatomy, terms: tuple[str, ...], tested: str, relations: 
         f"{term} is a fixed factor beside {named(others)}: its {a.sizes.size} levels have a free coefficient each, "
         f"which together reproduce {what} exactly ({relations}). Any difference between {unit(a.group)} can be put on either "
         f"at no cost, so the data cannot tell them apart.",
-        f'Leave {term} to the random intercept, where its effects have to be paid for: "{formula_with(a, drop=[term])}".',
+        f'Leave {term} to the random intercept, where its effects have to be paid for: "{formula_with(a.design.coding, drop=[term])}".',
     )
 
 
@@ -102,7 +104,7 @@ def _empty_interaction(a: Anatomy, terms: tuple[str, ...], _tested: str, relatio
         f"{named(list(empty))} has combinations of levels without cells ({listing(levels, 6)}), and with them "
         f"coefficients that nothing determines: {relations}.",
         f"Leave out the cells of a level that is not in every combination, or drop the interaction: "
-        f'"{formula_with(a, drop=list(empty))}".',
+        f'"{formula_with(a.design.coding, drop=list(empty))}".',
     )
 
 
@@ -115,7 +117,7 @@ def _aliased_with_test(a: Anatomy, terms: tuple[str, ...], tested: str, relation
         "aliased_with_test",
         f"{tested} cannot be told apart from {named(others)}: {relations}. Their effects always come together in these "
         f"cells, so no method can say to which of them a difference belongs.",
-        f'Without {named(others)} ("{formula_with(a, drop=others)}") the coefficient of {tested} stands for the sum '
+        f'Without {named(others)} ("{formula_with(a.design.coding, drop=others)}") the coefficient of {tested} stands for the sum '
         f"of these effects. To part them, {unit(a.group)} are needed in which they do not come together.",
     )
 
@@ -125,7 +127,7 @@ def _aliased(a: Anatomy, terms: tuple[str, ...], _tested: str, relations: str) -
         "refused",
         "aliased",
         f"The columns of {named(terms)} determine each other: {relations}. Their coefficients have no single solution.",
-        f'Drop one of them, e.g. "{formula_with(a, drop=[terms[-1]])}".',
+        f'Drop one of them, e.g. "{formula_with(a.design.coding, drop=[terms[-1]])}".',
     )
 
 

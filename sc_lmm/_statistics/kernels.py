@@ -13,7 +13,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numba import njit
+
+from .._compile import compiled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +38,7 @@ class Stored(NamedTuple):
     n_minor: int  # columns of a CSR, rows of a CSC matrix
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def csr_rows(
     stored: Stored,
     cells: Cells,  # n_columns >= 1
@@ -68,7 +69,7 @@ def csr_rows(
     return negative
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _add_row(
     columns: NDArray,  # (m,) of one row
     values: NDArray,  # (m,)
@@ -100,7 +101,7 @@ def _add_row(
     return int(lowest < 0)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _add_products(
     columns: NDArray,  # (m,) of one row, in range
     values: NDArray,  # (m,)
@@ -116,7 +117,7 @@ def _add_products(
         products[g] += c * np.float64(values[e])
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def csc_columns(
     stored: Stored,
     row_of: NDArray[np.int32],  # (n_obs,) which of the cells a matrix row is, -1 where it is left out
@@ -154,7 +155,7 @@ def csc_columns(
     return negative
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _keep(g: int, level: Array, products: Array, square: float, count: int, sums: Sums) -> None:
     """Hand over one gene's sums and start the next one's at zero."""
     sums.yty[g], sums.nonzero[g] = square, count
@@ -164,7 +165,7 @@ def _keep(g: int, level: Array, products: Array, square: float, count: int, sums
         sums.CtY[k, g], products[k] = products[k], 0.0
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def dense_rows(
     Y: NDArray,  # (n_obs, n_vars), rows contiguous
     cells: Cells,
@@ -203,7 +204,7 @@ def dense_rows(
     return negative
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _gather(row: NDArray, columns: NDArray[np.int64], adjacent: bool, y: Array) -> None:  # noqa: FBT001
     """Copy some entries of a row to `y`; adjacent ones, the usual case, become vectors."""
     if adjacent:
@@ -215,7 +216,7 @@ def _gather(row: NDArray, columns: NDArray[np.int64], adjacent: bool, y: Array) 
             y[g] = row[np.uint64(columns[g])]
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc"})  # sums may be reordered, the same way for every gene
+@compiled(fastmath={"reassoc"})  # sums may be reordered, the same way for every gene
 def dense_columns(
     Y: NDArray,  # (n_obs, n_vars), columns contiguous
     cells: Cells,
@@ -249,7 +250,7 @@ def dense_columns(
     return negative
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _ends(codes: NDArray[np.int32]) -> NDArray[np.int64]:
     """One past the last cell of each level; none without cells."""
     last = np.append(codes[1:] != codes[:-1], True) if codes.size else np.zeros(0, dtype=np.bool_)

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import linalg
-from tqdm.auto import tqdm
 
 from .._blas import one_blas_thread
 from .._design import TOLERANCE, unit
 from .._errors import DesignError
+from .._progress import progress_bar
 from .residuals import visit_residuals
 from .standard import Standard, factor, is_independent, standard_form, standardised
 from .sums import Cells, Sums
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _ENOUGH_LEFT = 1e-4
 # A combination of columns is a column of ones if it is in all digits: what is not would be a part of every mean.
 _ONE = 1e-12
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"  # shares of the matrix cannot be counted
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,7 @@ def sufficient_statistics(
     order = np.argsort(codes, kind="stable")
     weights = None if design.random.weights is None else design.random.weights[order]
     cells = Cells(rows[order].astype(np.int64), codes[order], np.ascontiguousarray(D[order]), sizes.size, weights)
-    with _bar(show_progress=show_progress) as bar:
+    with progress_bar(total=1.0, bar_format=_BAR, doing="reading", show_progress=show_progress) as bar:
         sums = visit(matrix, cells, columns.astype(np.int64), bar.update)
     stats = SufficientStatistics(
         sizes=sizes,
@@ -283,9 +284,3 @@ def _without_loss(
     for name, array in arrays.items():
         array[..., few] = found.get(name, shift)
     return replace(stats, **arrays)
-
-
-def _bar(*, show_progress: bool | None) -> tqdm:
-    form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    delay = 0 if show_progress else 1
-    return tqdm(total=1.0, desc="reading", bar_format=form, delay=delay, disable=show_progress is False, leave=False)

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from .._design import Design
     from .._inference import LmmFit
-    from .._report import DesignReport
 
 
 @doc_params
@@ -177,7 +175,9 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     test = read_test(test)
     source = read_expression(adata, layer=layer, use_raw=use_raw, mask_var=mask_var)
     design = build_design(formula, adata.obs, reference=_reference_levels(reference, test), weights=weights)
-    report = _checked_report(design, test, adata.obs)
+    report = audit(design, test, adata.obs)
+    report.raise_if_refused()
+    report.warn()
 
     fit = fit_cells(source, design, n_jobs=n_jobs, show_progress=show_progress)
     choices: dict[str, Any] = {"method": method, "conf_level": conf_level, "corr_method": corr_method, "seed": seed}
@@ -207,16 +207,6 @@ def _reference_levels(reference: str | dict[str, str] | None, test: TestSpec) ->
         )
         raise DesignError(msg)
     return {unquoted(test): reference}
-
-
-def _checked_report(design: Design, test: TestSpec, obs: pd.DataFrame) -> DesignReport:
-    """Refuse, before anything is read, what the design cannot answer; warn once of an arm with few donors."""
-    report = audit(design, test, obs)
-    report.raise_if_refused()
-    few = [verdict.message for verdict in report.verdicts if verdict.code == "few_donors"]
-    if few:
-        warn(" ".join(few))
-    return report
 
 
 def _warn_of_failures(fit: LmmFit, status: NDArray[Any]) -> None:

@@ -62,7 +62,7 @@ def lmm_fit(
     Examples
     --------
     >>> import sc_lmm as sl
-    >>> adata = sl.datasets.brain_cohort(n_donors=8, n_cells=800, n_genes=50)
+    >>> adata = sl.datasets.brain_cohort(n_donors=12, n_cells=800, n_genes=50)
     >>> fit = sl.tl.lmm_fit(adata, "~ sequencing_saturation + age + diagnosis + (1 | sample_id)")
     >>> table = fit.test("diagnosis", method="kenward-roger").table
     >>> fit.drop("age").coding.coef_names

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from .._anndata import read_expression
 from .._design import build_design, find_term
 from .._docs import doc_params
 from .._errors import DesignError, alternatives
 from .._inference import ENOUGH_GENES, METHODS, Choices, draw_orders, is_moderated, plan_exchange
+from .._progress import progress_bar
 from .._read import fit_cells
 from .._report import audit
 
@@ -197,7 +197,7 @@ def permutation_check(
     by_unit = replace(by_unit, coding=design.coding, show_progress=False)
     orders = draw_orders(exchange, by_unit.stats, n_permutations, np.random.default_rng(seed))
     _check_any(orders, exchange)
-    bar = tqdm(orders, desc="permuting", delay=0 if show_progress else 1, disable=show_progress is False, leave=False)
+    bar = progress_bar(orders, doing="permuting", show_progress=show_progress)
     shares = [_shares(_dealt(by_unit, exchange, order), exchange.term, choices, alphas) for order in bar]
     fit = _dealt(by_unit, exchange, np.arange(exchange.parents.size))
     return PermutationCheck(

@@ -204,10 +204,13 @@ def _pilot(
         )
         raise ValueError(msg)
     if isinstance(adata, LmmFit):
+        adata.warn(test)
         return _of_fit(adata, _only_hypothesis(adata.coding, test), gene)
     design = build_design(str(formula), adata.obs, reference=reference)
     hypothesis = _only_hypothesis(design.coding, test)
-    audit(design, test, adata.obs).raise_if_refused()
+    report = audit(design, test, adata.obs)
+    report.raise_if_refused()
+    report.warn()
     if gene is None:
         nothing = sp.csc_matrix((adata.n_obs, 1))
         return _Pilot(sufficient_statistics(nothing, design, show_progress=False), hypothesis)

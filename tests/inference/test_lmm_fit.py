@@ -18,6 +18,13 @@ from sc_lmm._inference.fitted import LmmFit
 if TYPE_CHECKING:
     import anndata as ad
 
+# what the design report cautions of is not the matter here
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The p-values of"),
+    pytest.mark.filterwarnings("ignore:sequencing_saturation goes along"),
+    pytest.mark.filterwarnings("ignore:Only "),
+]
+
 FORMULA = "~ sequencing_saturation + age + diagnosis + (1 | sample_id)"
 N_CELLS = 701  # a number that is nothing else's
 

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 
 mpl.use("agg")
 
+# what the design report cautions of is not the matter here
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The p-values of"),
+    pytest.mark.filterwarnings("ignore:sequencing_saturation goes along"),
+    pytest.mark.filterwarnings("ignore:Only "),
+]
+
 FORMULA = "~ sequencing_saturation + age + batch + diagnosis + (1 | sample_id)"
 N_GENES = 4_000
 

@@ -18,6 +18,10 @@ pytestmark = [  # of anndata and scanpy with pandas 3
     pytest.mark.filterwarnings("ignore:The 'mode.chained_assignment' option is deprecated"),
     pytest.mark.filterwarnings("ignore:The 'future.infer_string' option is deprecated"),
     pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame.drop"),
+    # what the design report cautions of is not the matter here
+    pytest.mark.filterwarnings("ignore:The p-values of"),
+    pytest.mark.filterwarnings("ignore:sequencing_saturation goes along"),
+    pytest.mark.filterwarnings("ignore:Only "),
 ]
 
 FORMULA = "~ sequencing_saturation + diagnosis + (1 | sample_id)"
