@@ -34,7 +34,8 @@ use_raw
     Read ``adata.raw`` (for the genes of `adata`).""",
     "mask_var": """\
 mask_var
-    Genes to use: a boolean per gene or the name of a boolean column of ``adata.var``. By default all.""",
+    Genes to use: a boolean per gene (an array in the order of ``adata.var_names``, or a Series with their labels) or the
+    name of a boolean column of ``adata.var``. By default all.""",
     "n_jobs": """\
 n_jobs
     Workers for the fits, as in joblib. ``None`` follows ``joblib.parallel_config``. They pay from about 100 donors on

@@ -26,7 +26,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # Room -> the rooms below it, which it may import: the path of the data, read from the end. What stands beside the rooms
 # is for all of them (TOOLS) or stands where AnnData comes in (_anndata, _read). Imports for types alone count too: a room that
 # names a type of a room above it knows too much.
-TOOLS = {"_blas", "_compile", "_docs", "_errors", "_names", "_progress", "_words"}
+TOOLS = {"_blas", "_compile", "_docs", "_errors", "_fingerprints", "_names", "_progress", "_words"}
 ROOMS: dict[str, set[str]] = {
     "_design": set(),
     "_statistics": {"_design"},

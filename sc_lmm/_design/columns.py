@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import linalg
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,6 +44,7 @@ class Columns:
     shift: Array  # (p,) mean over all cells
     means: Array  # (q, p) mean in each level, less the shift
     R: Array  # (p, p) triangle of the deviations from the level means, exactly 0 where a column has none
+    intercept: int | None  # which column is the constant
     root: Array | None = None  # (n,) square roots of the weights of the cells, None if all are one
 
     @cached_property
@@ -50,6 +52,42 @@ class Columns:
         """What the rest of each column is measured by, (p,)."""
         spread = np.sqrt(np.einsum("ij,ij->j", self.R, self.R) + self.sizes @ self.means**2)
         return unit(spread, np.hypot(spread, np.sqrt(self.sizes.sum()) * self.shift))
+
+    @cached_property
+    def model_means(self) -> Array:
+        """Level means as the model can have them, (q, p): less the shift if there is an intercept to make up for it."""
+        if self.intercept is None:
+            return self.shift + self.means
+        means = self.means.copy()
+        means[:, self.intercept] = 1.0
+        return means
+
+    @cached_property
+    def triangle(self) -> Array:
+        """Triangular factor of X, X being R and `model_means`: what each column has beside earlier ones is its diagonal."""
+        return np.asarray(np.linalg.qr(np.vstack([self.R, np.sqrt(self.sizes)[:, None] * self.model_means]), mode="r"))
+
+    @property
+    def are_independent(self) -> bool:
+        """Whether something is left of each column beside the earlier ones."""
+        left = np.abs(np.diag(self.triangle))
+        return left.size == self.unit.size and bool((left > TOLERANCE * self.unit).all())
+
+    @property
+    def orthonormalising(self) -> Array:
+        """Upper triangle T (p, p) such that X T has orthonormal columns."""
+        return np.asarray(linalg.solve_triangular(self.triangle, np.eye(len(self.triangle))))
+
+    @property
+    def rank_within(self) -> int:
+        """Dimensions in which the columns differ within levels."""
+        return int((linalg.svdvals(self.R @ self.orthonormalising) > TOLERANCE).sum())
+
+    def take(self, some: NDArray[np.int64]) -> Columns:
+        """Some of the columns."""
+        place = [k for k, column in enumerate(some) if column == self.intercept]
+        arrays = {name: getattr(self, name)[..., some] for name in ("scale", "shift", "means", "R")}
+        return replace(self, **arrays, intercept=place[0] if place else None)
 
     @property
     def constant(self) -> tuple[float, ...] | None:
@@ -75,25 +113,30 @@ def unit(spread: Array, length: Array) -> Array:
     return np.maximum(spread, _SMALLEST_SPREAD * length)
 
 
-def columns_by_level(X: Array, codes: NDArray[np.int32], sizes: Array, weights: Array | None = None) -> Columns:
+def columns_by_level(
+    X: Array, codes: NDArray[np.int32], sizes: Array, intercept: int | None, weights: Array | None = None
+) -> Columns:
     """Take the columns of X (n, p) apart; cells are visited in blocks.
 
     Cells of weight w (n,) count as w cells: `sizes` are sums of weights, means weighted, and deviations times sqrt(w).
     """
-    scale = _power_of_two(np.maximum(X.max(axis=0), -X.min(axis=0)))
-    shift = (X / scale).mean(axis=0)
-    means = np.zeros((sizes.size, X.shape[1]))
-    for _ in range(2):  # the second time for the rounding of the first
-        for k, x in enumerate(X.T):
-            about = x / scale[k] - shift[k] - means[codes, k]
-            about = about if weights is None else weights * about
-            means[:, k] += np.bincount(codes, weights=about, minlength=sizes.size) / sizes
+    by_column = np.array(X.T, order="C")
+    scale = _power_of_two(np.maximum(by_column.max(axis=1), -by_column.min(axis=1)))
+    by_column /= scale[:, None]
+    shift, w = by_column.mean(axis=1), np.ones(len(X)) if weights is None else weights
+    means = np.stack([_level_means(x - s, codes, w, sizes) for x, s in zip(by_column, shift, strict=True)], axis=1)
     root = None if weights is None else np.sqrt(weights)
-    columns = Columns(sizes, scale, shift, means, np.zeros((X.shape[1], X.shape[1])), root)
+    columns = Columns(sizes, scale, shift, means, np.zeros((X.shape[1], X.shape[1])), intercept, root)
     blocks = (columns.deviations(X, codes, slice(start, start + _BLOCK)) for start in range(0, len(X), _BLOCK))
     columns = replace(columns, R=triangle(blocks, X.shape[1]))
     varies = np.linalg.norm(columns.R, axis=0) > TOLERANCE * columns.unit
     return replace(columns, R=columns.R * varies)
+
+
+def _level_means(x: Array, codes: NDArray[np.int32], weights: Array, sizes: Array) -> Array:
+    """Weighted means of x (n,) in each level, (q,): twice, the second time for the rounding of the first."""
+    means = np.bincount(codes, weights=weights * x, minlength=sizes.size) / sizes
+    return means + np.bincount(codes, weights=weights * (x - means[codes]), minlength=sizes.size) / sizes
 
 
 def _power_of_two(largest: Array) -> Array:

@@ -92,6 +92,17 @@ class Design:
         """Columns of obs that the model names."""
         return {used.column for used in self.coding.annotations.values()} | {self.random.name}
 
+    def regrouped(self, random: RandomTerm) -> Design:
+        """The same cells and columns under another grouping."""
+        return replace(self, columns=_by_level(self.X, self.coef_names, random), random=random)
+
+    def codes_of(self, factor: str) -> NDArray[np.int64]:
+        """Level of each cell in an annotation that is a factor, (n,)."""
+        found = (
+            a for a, used in self.coding.annotations.items() if used.column == factor and used.categories is not None
+        )
+        return self.data[next(found)].cat.codes.to_numpy().astype(np.int64)
+
     def factor_of(self, term: str) -> str | None:
         """Name the annotation behind a term that is one categorical column, None for any other term."""
         return self.coding.factor_of(term)
@@ -225,7 +236,7 @@ def _coded(parsed: MixedFormula, used: Mapping[Use, pd.Series], random: RandomTe
     names = tuple(aliases.restore(str(name)) for name in spec.column_names)
     X = np.ascontiguousarray(matrix.to_numpy(dtype=np.float64))
     _check_columns(X, names)
-    columns = columns_by_level(X, random.codes, random.sizes, random.weights)
+    columns = _by_level(X, names, random)
     terms = {aliases.term_text(term) if str(term) != "1" else INTERCEPT: term for term in spec.term_slices}
     coding = Coding(
         formula=parsed,
@@ -262,6 +273,11 @@ def _check_columns(X: NDArray[np.float64], names: Sequence[str]) -> None:
     if repeated:
         msg = f"Several coefficients would be called {listing(repeated)}. Rename the level or the column."
         raise DesignError(msg)
+
+
+def _by_level(X: NDArray[np.float64], names: Sequence[str], random: RandomTerm) -> Columns:
+    intercept = names.index(INTERCEPT) if INTERCEPT in names else None
+    return columns_by_level(X, random.codes, random.sizes, intercept, random.weights)
 
 
 def _constant(columns: Columns, names: Sequence[str]) -> tuple[float, ...] | None:

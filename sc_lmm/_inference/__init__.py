@@ -1,12 +1,17 @@
 """A question about fitted models -> its answer: tests, p-values, intervals, predictions and power."""
 
+from .answers import Choices, is_moderated
 from .fitted import LmmFit
-from .permutation import check_permutable, draw_orders, permute_levels
+from .permutation import Exchange, draw_orders, plan_exchange
 from .power import Simulation, balanced_power, balanced_statistics, cohorts, simulated_power
+from .prior import ENOUGH_GENES
 from .summary import GeneSummary, TestResult
 from .tests import METHODS, check_choices
 
 __all__ = [
+    "Choices",
+    "ENOUGH_GENES",
+    "Exchange",
     "GeneSummary",
     "LmmFit",
     "METHODS",
@@ -15,9 +20,9 @@ __all__ = [
     "balanced_power",
     "balanced_statistics",
     "check_choices",
-    "check_permutable",
     "cohorts",
     "draw_orders",
-    "permute_levels",
+    "is_moderated",
+    "plan_exchange",
     "simulated_power",
 ]

@@ -35,9 +35,9 @@ _compiled = compiled(error_model="numpy")
 _NEGLIGIBLE = 1e-11  # share of a p-value that is passed over
 _SMALL = 1e-250  # a p-value from which its logarithm is summed
 _LOG_SMALL = -650.0  # log-likelihood below its maximum that adds nothing to it
-_LITTLE = 1e-8  # share of the posterior that is passed over in limits and estimates
+_LITTLE = 1e-7  # share of the posterior that is passed over in limits and estimates
 # Steps converge cubically, so that one this small leaves an error of about its cube.
-_STEPS, _STEP_TOLERANCE = 60, 1e-3
+_STEPS, _STEP_TOLERANCE = 60, 1e-2
 
 
 class Averaged(NamedTuple):

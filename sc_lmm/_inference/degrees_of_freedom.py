@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 
+# Standard errors further apart than this are of columns in different units, and half of the digits of their products go.
+_APART = 1e4
+
+
 class FTest(NamedTuple):
     """F statistic of L beta = 0 with q = L.shape[0] numerator degrees of freedom, per gene."""
 
@@ -80,15 +84,26 @@ def satterthwaite(stats: SufficientStatistics, objective: Profile, fit: Fit, L: 
     The information is the observed one, as lmerTest's, and the expected one at the boundary or where the observed one
     is not positive.
     """
-    vcov = L @ fit.vcov @ L.T
-    variances, vectors = np.linalg.eigh(np.where(np.isnan(vcov), np.eye(L.shape[0]), vcov))
-    contrasts = np.swapaxes(vectors, 1, 2) @ (L @ stats.basis)  # (G, q, p) rows are independent contrasts
-    variances = variances / fit.sigma2[:, None]
+    vcov = _finite(L @ fit.vcov @ L.T) / fit.sigma2[:, None, None]
+    unit = _units(vcov)
+    variances, vectors = np.linalg.eigh(_finite(vcov / unit[:, :, None] / unit[:, None, :]))
+    # (G, q, p) rows are independent contrasts
+    contrasts = np.swapaxes(vectors, 1, 2) @ ((L @ stats.basis) / unit[:, :, None])
     moments = _moments(stats, fit)
     gradient = np.stack([-_sandwich(contrasts, moments.Phi @ P @ moments.Phi) for P in moments.P], axis=-1)
     spread = np.einsum("gqi,gij,gqj->gq", gradient, _covariance_of_variances(objective, fit), gradient)
     df = _combine(2 * variances**2 / spread)
     return wald(fit, L, np.where(fit.usable, df, np.nan))
+
+
+def _units(vcov: Array) -> Array:
+    """Units for the coefficients of a joint test, (G, q): one for all, as lmerTest has it, unless that loses some.
+
+    Independent contrasts of coefficients in very different units would be rounding for all but the largest.
+    """
+    se = np.sqrt(np.diagonal(vcov, axis1=1, axis2=2))
+    largest = se.max(axis=1, keepdims=True)
+    return np.where(largest > _APART * se.min(axis=1, keepdims=True), se, largest)
 
 
 def kenward_roger(stats: SufficientStatistics, objective: Profile, fit: Fit, L: Array) -> FTest:
@@ -205,6 +220,8 @@ def _combine(df: Array) -> Array:
 
 
 def _quadratic(values: Array, matrices: Array) -> Array:
-    """x' M^-1 x per gene, NaN where there is no estimate."""
+    """x' M^-1 x per gene, in units of its standard errors, NaN where there is no estimate."""
+    unit = np.sqrt(np.diagonal(_finite(matrices), axis1=1, axis2=2))
+    values, matrices = values / unit, matrices / unit[:, :, None] / unit[:, None, :]
     solved = np.linalg.solve(_finite(matrices), np.nan_to_num(values)[:, :, None])[:, :, 0]
     return np.where(np.isnan(values).any(axis=1), np.nan, (values * solved).sum(axis=1))

@@ -153,6 +153,6 @@ def coefficients(stats: SufficientStatistics, rho: Array) -> tuple[Array, Array]
     xbar = stats.ZtX / stats.sizes[:, None]
     moments = Moments(stats.sizes, xbar, within_products(stats), stats.DtX.T @ stats.DtY, stats.ZtY)
     beta, unscaled = least_squares(rho, moments, stats.basis)
-    if stats.ones is not None:
+    if stats.shift.any() and stats.ones is not None:
         beta += np.outer(stats.basis @ stats.ones, stats.shift)
     return beta.T, np.moveaxis(unscaled, -1, 0)

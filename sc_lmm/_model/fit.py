@@ -146,9 +146,13 @@ def _estimates(stats: SufficientStatistics, rho: Array, sigma2: Array) -> tuple[
 
 def _degenerate(stats: SufficientStatistics, objective: Profile) -> NDArray[np.int8]:
     """Genes without variation, or without any that the fixed effects or the donors do not explain exactly."""
-    about_mean = stats.total_ss
-    rounding = _ROUNDING * (about_mean + stats.n_cells * stats.mean**2)
-    return np.select([about_mean <= rounding, objective.rss_0 <= rounding], [CONSTANT, FAILED], OK).astype(np.int8)
+    explained = np.flatnonzero(objective.rss_0 <= _ROUNDING * stats.with_shift(np.zeros(stats.n_genes)).yty)
+    status = np.full(stats.n_genes, OK, dtype=np.int8)
+    if explained.size:
+        few = stats.genes(explained)
+        constant = few.total_ss <= _ROUNDING * (few.total_ss + few.n_cells * few.mean**2)
+        status[explained] = np.where(constant, CONSTANT, FAILED)
+    return status
 
 
 def _concatenate(parts: Sequence[Fit]) -> Fit:

@@ -5,10 +5,10 @@ Up to a constant the deviance of a random intercept is (see :mod:`sc_lmm._model.
     D(rho) = dof log(rss_0 + sum_k e_k / (1 + rho d_k)) + sum_j log(1 + rho n_j),    rho >= 0
 
 with e_k and rss_0 a gene's own and all else shared. Its derivative on a grid, two matrix products for a block of genes,
-brackets every local minimum; a compiled Newton iteration finishes each, and the deepest wins. For a gene whose deviance
-still falls at the end of the grid, the grid is followed as far as it takes: unless rss_0 is 0, D rises in the end, like
-sum_j log rho. Each gene is minimised by itself, in the same order of operations wherever it stands, so results do not
-depend on blocks or threads.
+brackets every local minimum; a compiled Newton iteration finishes each, and the deepest wins. The few genes whose
+deviance still falls at the end of the grid are followed as far as it takes: unless rss_0 is 0, D rises in the end. Each
+gene is minimised by itself, in the same order of operations wherever it stands, so results do not depend on blocks or
+threads.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 AT_ZERO, INSIDE, NOT_CONVERGED, NONE = range(4)
 
-# Decades of rho times the mean number of cells per level that all genes are searched on: below them the donor effect is
-# invisible, above them donors are 1e4 times as far apart as their cells, and few genes live.
-_FIRST, _LAST = -4, 9
-# Steps of a third of a decade from there; where they end a gene has no digit left beside its donors.
-_BEYOND, _THIRD = 75, 10 ** (1 / 3)
+# Decades of rho times the mean number of cells per level that are searched: below them the donor effect is invisible,
+# above them donors are ten thousand times as far apart as their cells. At the end no digit of y is left to the cells.
+_FIRST, _LAST, _END = -4, 9, 36
+# Sums of squares between 1 / this and this are taken as they are.
+_LARGE = 1e100
 _MAX_STEPS = 60
 # Newton converges quadratically, so a step this small leaves an error of its square.
 _STEP_TOLERANCE = 1e-6
@@ -72,11 +72,20 @@ def shared(d: Array, log_terms: Array, dof: int, unit: float) -> Shared:
     minima (none missed among 300,000 noise-free genes of spectra over six decades; with one point, 45). Where all rho d_k
     are small, or all large, its slope is monotone but for a factor, and one point is enough.
     """
-    grid = unit * np.concatenate([[0.0], 10 ** _exponents(np.concatenate([d, log_terms]) * unit)])
-    weight = 1 / (1 + d[:, None] * grid)
-    log_slope = (log_terms[:, None] / (1 + log_terms[:, None] * grid)).sum(axis=0)
     terms = Terms(np.ascontiguousarray(d), np.ascontiguousarray(log_terms), float(dof))
-    return Shared(terms, unit, grid, weight, weight**2 * d[:, None], log_slope)
+    exponents = _exponents(np.concatenate([d, log_terms]) * unit)
+    return _tables(terms, unit, unit * np.concatenate([[0.0], 10**exponents]))
+
+
+def _beyond(s: Shared) -> Shared:
+    """The grid from the end of the other one on, in thirds of a decade."""
+    return _tables(s.terms, s.unit, s.unit * 10 ** np.linspace(_LAST, _END, 3 * (_END - _LAST) + 1))
+
+
+def _tables(terms: Terms, unit: float, grid: Array) -> Shared:
+    d, log_terms = terms.d[:, None], terms.log_terms[:, None]
+    weight = 1 / (1 + d * grid)
+    return Shared(terms, unit, grid, weight, weight**2 * d, (log_terms / (1 + log_terms * grid)).sum(axis=0))
 
 
 def _gradient_on_grid(e: Array, rss_0: Array, s: Shared) -> Array:
@@ -102,13 +111,37 @@ class Minima(NamedTuple):
 
 def minimise(e: Array, rss_0: Array, s: Shared) -> Minima:
     """Minimise the deviance of each row of `e` (G, r)."""
-    n = rss_0.size
+    scale = _scale(e, rss_0)
+    if (scale != 1).any():
+        e, rss_0 = e / scale[:, None], rss_0 / scale
+    found, falling = _minimise_on(s, e, rss_0)
+    if falling.size:
+        beyond, _ = _minimise_on(_beyond(s), e[falling], rss_0[falling])
+        deeper = (found.outcome[falling] == NONE) | (beyond.value < found.value[falling])
+        for name in Minima._fields:
+            getattr(found, name)[falling[deeper]] = getattr(beyond, name)[deeper]
+    return found._replace(rss=found.rss * scale, value=found.value + s.terms.dof * np.log(scale))
+
+
+def _minimise_on(s: Shared, e: Array, rss_0: Array) -> tuple[Minima, NDArray[np.int64]]:
+    """Minima on a grid, and the genes whose deviance still falls at its end."""
+    n, gradient = rss_0.size, _gradient_on_grid(e, rss_0, s)
     found = Minima(np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan), np.full(n, NONE, dtype=np.int8))
-    # In units of the gene, a power of two, so that no product overflows or vanishes whatever the units of y.
-    unit = np.ldexp(1.0, np.frexp(rss_0 + e.sum(axis=1))[1] - 1)
-    e, rss_0 = e / unit[:, None], rss_0 / unit
-    _minimise_rows(_gradient_on_grid(e, rss_0, s), e, rss_0, s.terms, s.grid, s.unit, *found)
-    return found._replace(rss=found.rss * unit, value=found.value + s.terms.dof * np.log(unit))
+    _minimise_rows(gradient, e, rss_0, s.terms, s.grid, s.unit, *found)
+    return found, np.flatnonzero(gradient[:, -1] < 0)
+
+
+@_compiled
+def _scale(e: Array, rss_0: Array) -> Array:
+    """Scale of the squares of each gene, (G,): 1, or their sum where products of it would overflow or vanish."""
+    scale = np.ones(rss_0.size)
+    for g in range(rss_0.size):
+        total = rss_0[g]
+        for k in range(e.shape[1]):
+            total += e[g, k]
+        if total > _LARGE or 0 < total < 1 / _LARGE:
+            scale[g] = total
+    return scale
 
 
 @_compiled
@@ -125,46 +158,26 @@ def _minimise_rows(
     outcome: NDArray[np.int8],
 ) -> None:
     for g in range(rss_0.size):
-        for m in range(grid.size + 1):
-            turns = m == grid.size or gradient[g, m] >= 0
-            if not turns or (m > 0 and not gradient[g, m - 1] < 0):
-                continue
-            here, ended = _minimum_before(m, gradient[g], grid, unit, e[g], rss_0[g], terms)
-            if ended == NONE:
-                continue
-            rss_here, value_here = evaluate(here, e[g], rss_0[g], terms)
-            if outcome[g] == NONE or value_here < value[g]:
-                rho[g], rss[g], value[g], outcome[g] = here, rss_here, value_here, ended
-
-
-@_compiled
-def _minimum_before(
-    m: int, gradient: Array, grid: Array, unit: float, e: Array, rss_0: float, terms: Terms
-) -> tuple[float, int]:
-    """The minimum at 0, or before grid point m where the derivative has turned from negative, or beyond the last."""
-    if m == 0:
-        return 0.0, AT_ZERO
-    low, left = grid[m - 1], gradient[m - 1]
-    if m < grid.size:
-        return _finish(low, left, grid[m], gradient[m], unit, e, rss_0, terms)
-    for _ in range(_BEYOND):
-        high = low * _THIRD
-        right = derivatives(high, e, rss_0, terms)[0]
-        if right >= 0:
-            return _finish(low, left, high, right, unit, e, rss_0, terms)
-        low, left = high, right
-    return np.nan, NONE
+        for m in range(grid.size):
+            if gradient[g, m] >= 0 and (m == 0 or gradient[g, m - 1] < 0):
+                here, ended = _finish(m, gradient[g], grid, unit, e[g], rss_0[g], terms)
+                rss_here, value_here = evaluate(here, e[g], rss_0[g], terms)
+                if outcome[g] == NONE or value_here < value[g]:
+                    rho[g], rss[g], value[g], outcome[g] = here, rss_here, value_here, ended
 
 
 @_compiled
 def _finish(
-    low: float, left: float, high: float, right: float, unit: float, e: Array, rss_0: float, terms: Terms
+    m: int, gradient: Array, grid: Array, unit: float, e: Array, rss_0: float, terms: Terms
 ) -> tuple[float, int]:
-    """The minimum between two values of rho at which the derivative is `left`, negative, and `right`.
+    """The minimum at 0, or between grid points m - 1 and m, where the derivative turns from negative.
 
     Newton works on t = log(1 + rho / unit): linear near 0, logarithmic beyond, where likelihoods are smooth.
     """
-    left, right = left * (unit + low), right * (unit + high)  # d rho / dt = unit + rho
+    if m == 0:
+        return 0.0, AT_ZERO
+    low, high = grid[m - 1], grid[m]
+    left, right = gradient[m - 1] * (unit + low), gradient[m] * (unit + high)  # d rho / dt = unit + rho
     low, high = np.log1p(low / unit), np.log1p(high / unit)
     t = low + (high - low) * left / (left - right)
     for _ in range(_MAX_STEPS):
@@ -210,11 +223,15 @@ def evaluate(rho: float, e: Array, rss_0: float, terms: Terms) -> tuple[float, f
 
 @_compiled
 def _log_det(rho: float, log_terms: Array) -> float:
-    """Sum of log(1 + rho n_j), one logarithm for 8 factors: each is below 1e38, so that they do not overflow."""
+    """Sum of log(1 + rho n_j), one logarithm for 16 factors, or for each where 16 would overflow."""
     total = 0.0
-    for start in range(0, log_terms.size, 8):
+    for start in range(0, log_terms.size, 16):
         product = 1.0
-        for j in range(start, min(start + 8, log_terms.size)):
+        for j in range(start, min(start + 16, log_terms.size)):
             product *= 1 + rho * log_terms[j]
         total += np.log(product)
+    if total == np.inf:
+        total = 0.0
+        for n in log_terms:
+            total += np.log1p(rho * n)
     return total

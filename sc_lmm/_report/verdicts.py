@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from .._design import read_term
+from .._design import TOLERANCE, read_term
 from .._words import named, one, unit
 from .columns import column_verdicts
 from .facts import Verdict
@@ -176,14 +176,14 @@ def _confounded_covariate(a: Anatomy, test: TestFacts, name: str, column: int) -
 
 def _donor_level_difference(a: Anatomy, term: str, column: int) -> tuple[int, float, float, float, int] | None:
     """Regress a covariate's donor means on the tested columns: the largest coefficient, in sd of what is left."""
-    y = a.means[:, column]
-    D = np.column_stack([np.ones(y.size), a.means[:, a.columns(term)]])
+    means, tested = a.design.columns.means, a.columns(term)  # about their means, in units near their size
+    y, D = means[:, column], np.column_stack([np.ones(a.sizes.size), means[:, tested]])
     df = y.size - D.shape[1]
     beta, *_ = np.linalg.lstsq(D, y, rcond=None)
     sd = float(np.sqrt(((y - D @ beta) ** 2).sum() / df)) if df > 0 else 0.0
-    if sd <= 1e-10 * float(np.abs(y).max()):
+    if sd <= TOLERANCE * float(np.abs(y).max()):
         return None
-    t = beta / (sd * np.sqrt(np.diag(np.linalg.pinv(D.T @ D))))
+    t = beta / (sd * np.linalg.norm(np.linalg.pinv(D), axis=1))
     k = int(np.abs(t[1:]).argmax())
     p = min(1.0, 2 * stats.t.sf(abs(t[1 + k]), df) * (t.size - 1))  # Bonferroni over the levels
-    return k, float(beta[1 + k] / sd), float(t[1 + k]), float(p), df
+    return k, float(beta[1 + k] / sd / a.design.columns.scale[tested[k]]), float(t[1 + k]), float(p), df

@@ -46,17 +46,18 @@ def standard_form(design: Design) -> tuple[Standard, Array]:
 
     With weights W the products are those of W^1/2 X and W^1/2 D: D'WD = I and Z'WD = 0.
     """
-    columns, codes, sizes = design.columns, design.random.codes, design.columns.sizes
-    intercept = design.coef_names.index("Intercept") if "Intercept" in design.coef_names else None
-    means = _means(columns, intercept)
-    T = _orthonormalising(columns, means)
+    columns, codes = design.columns, design.random.codes
+    if not columns.are_independent:
+        msg = "Columns of the design determine each other. sl.tl.check_design names them and says what to drop."
+        raise DesignError(msg)
+    T = columns.orthonormalising
     varies = columns.R.any(axis=0)
     within = columns.deviations(design.X, codes)[:, varies] @ T[varies]
     lengths, turn = _rotation(columns.R @ T)
     used = lengths > TOLERANCE
     D = _orthonormal(within @ (turn[:, used] / lengths[used]), codes, columns)
-    basis = _in_users_columns(T, columns, intercept)
-    standard = standardised(Standard(basis, sizes[:, None] * (means @ T), D.T @ within), sizes)
+    ZtX = columns.sizes[:, None] * (columns.model_means @ T)
+    standard = standardised(Standard(_in_users_columns(T, columns), ZtX, D.T @ within), columns.sizes)
     return standard, D if columns.root is None else D / columns.root[:, None]
 
 
@@ -80,27 +81,6 @@ def is_independent(design: Standard, sizes: Array) -> bool:
     return len(rows) >= rows.shape[1] and bool(linalg.svdvals(rows)[-1] > TOLERANCE * np.sqrt(sizes.sum()))
 
 
-def _means(columns: Columns, intercept: int | None) -> Array:
-    """Level means in units of the columns' scale, about the overall mean where the intercept makes up for it, (q, p)."""
-    if intercept is None:
-        return columns.shift + columns.means
-    means = columns.means.copy()
-    means[:, intercept] = 1.0
-    return means
-
-
-def _orthonormalising(columns: Columns, means: Array) -> Array:
-    """Upper triangle T (p, p) such that X T has orthonormal columns, X in units of its scale and about `means`."""
-    rows = np.vstack([columns.R, np.sqrt(columns.sizes)[:, None] * means])
-    length = np.linalg.norm(rows, axis=0)
-    length[length == 0] = 1.0
-    R = np.linalg.qr(rows / length, mode="r")
-    if len(R) < R.shape[1] or (np.abs(np.diag(R)) * length <= TOLERANCE * columns.unit).any():
-        msg = "Columns of the design determine each other. sl.tl.check_design names them and says what to drop."
-        raise DesignError(msg)
-    return np.asarray(linalg.solve_triangular(R, np.eye(len(R)))) / length[:, None]
-
-
 def _rotation(within: Array) -> tuple[Array, Array]:
     """Lengths within levels (p,), ascending, and the rotation (p, p) to the columns that have them."""
     *_, values, vectors = np.linalg.svd(within)
@@ -109,12 +89,12 @@ def _rotation(within: Array) -> tuple[Array, Array]:
     return lengths[::-1], vectors[::-1].T
 
 
-def _in_users_columns(T: Array, columns: Columns, intercept: int | None) -> Array:
+def _in_users_columns(T: Array, columns: Columns) -> Array:
     """The transform T of centred columns in units of their scale, as one of the user's columns."""
     basis = T / columns.scale[:, None]
-    if intercept is not None:
-        others = np.arange(len(T)) != intercept
-        basis[intercept] -= columns.shift[others] @ T[others]
+    if columns.intercept is not None:
+        others = np.arange(len(T)) != columns.intercept
+        basis[columns.intercept] -= columns.shift[others] @ T[others]
     return basis
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .._anndata import DEFAULT_KEY, check_key, read_expression, write_results
-from .._design import TestSpec, build_design, tested_column
+from .._anndata import DEFAULT_KEY, check_destination, read_expression, write_results
+from .._design import TestSpec, build_design, read_test, tested_column
 from .._docs import doc_params
 from .._errors import DesignError, listing, warn
 from .._inference import check_choices
@@ -37,7 +37,7 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     weights: str | None = None,
     layer: str | None = None,
     use_raw: bool = False,
-    mask_var: NDArray[np.bool_] | str | None = None,
+    mask_var: NDArray[np.bool_] | pd.Series | str | None = None,
     method: Literal["lrt", "between-within", "satterthwaite", "kenward-roger", "wald"] = "lrt",
     calibrate: bool = True,
     moderate: bool | None = None,
@@ -121,15 +121,18 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
         The same for each further comparison.
     ``adata.uns[key_added]``
         scanpy's structure (``names``, ``scores``, ``pvals``, ``pvals_adj``, ``logfoldchanges``, ``params``), which
-        ``sc.pl.rank_genes_groups*`` and ``sc.get.rank_genes_groups_df`` read, ``comparisons`` (comparison -> key in
-        ``varm``), the ``coef_names``, the ``design``, the number of genes per ``status`` and the ``versions``.
+        ``sc.pl.rank_genes_groups*`` and ``sc.get.rank_genes_groups_df`` read, with a field per comparison (":" in its
+        name is "." there), ``comparisons`` (comparison -> key in ``varm``), ``fingerprints`` by which the run knows its
+        tables, the ``coef_names``, the ``design``, the number of genes per ``status`` and the ``versions``.
+
+    An earlier run under the same key is replaced. What another run or another program has in these places is not.
 
     Raises
     ------
     DesignError
         If the formula, the annotations or the test do not define a model that can be estimated. Nothing was read.
     ValueError
-        If the matrix holds NaN or infinite values, or an argument has no meaning.
+        If the matrix holds NaN or infinite values, an argument has no meaning, or the results cannot be stored.
     KeyError
         If a layer or column does not exist.
 
@@ -168,7 +171,8 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     ['names', 'coef', 'se', 'ci_low']
     """
     check_choices(method, corr_method, conf_level=conf_level, reml=reml)
-    check_key(key_added)
+    check_destination(adata, key_added, copy=copy)
+    test = read_test(test)
     source = read_expression(adata, layer=layer, use_raw=use_raw, mask_var=mask_var)
     design = build_design(formula, adata.obs, reference=_reference_levels(reference, test), weights=weights)
     report = audit(design, test, adata.obs)
@@ -223,7 +227,7 @@ def _params(fit: LmmFit, test: TestSpec, choices: dict[str, Any]) -> dict[str, A
         "reference": reference,
         **choices,
         "formula": coding.formula.text,
-        "test": test.strip() if isinstance(test, str) else json.dumps(test),
+        "test": test if isinstance(test, str) else json.dumps(test),
         "log_base": fit.log_base,
     }
 

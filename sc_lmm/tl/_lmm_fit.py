@@ -9,6 +9,7 @@ from .._read import fit_formula
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -24,7 +25,7 @@ def lmm_fit(
     weights: str | None = None,
     layer: str | None = None,
     use_raw: bool = False,
-    mask_var: NDArray[np.bool_] | str | None = None,
+    mask_var: NDArray[np.bool_] | pd.Series | str | None = None,
     n_jobs: int | None = None,
     show_progress: bool | None = None,
 ) -> LmmFit:
