@@ -139,7 +139,8 @@ def _search(grid: _Grid, L: Array) -> Comparison:
     """Find conditions for the rows of L (df, p), at every setting or at the only one that has them."""
     wanted = L[:, grid.columns]
     find = _find_one if len(L) == 1 else _find_equal
-    found = [find(grid, rows, wanted) for rows in grid.rows]
+    with np.errstate(invalid="ignore"):  # log(0) less log(0): such a setting has no conditions
+        found = [find(grid, rows, wanted) for rows in grid.rows]
     first = next((k for k, places in enumerate(found) if places), None)
     if first is None:
         return Comparison()

@@ -110,9 +110,8 @@ def _subset(coding: Coding, comparisons: Sequence[Comparison], at: Mapping[str, 
         return ""
     chosen = " & ".join(f'(adata.obs["{name}"] == {value!r})' for name, value in levels.items())
     chosen = chosen[1:-1] if len(levels) == 1 else chosen
-    return (
-        f'adata[{chosen}].copy() and "{formula_with(coding, drop=[quoted(name) for name in levels])}" for these cells'
-    )
+    settled = [term for term in coding.terms if coding.columns_of(term) & levels.keys()]
+    return f'adata[{chosen}].copy() and "{formula_with(coding, drop=settled)}" for these cells'
 
 
 def _said(value: Any) -> str:
@@ -122,7 +121,9 @@ def _said(value: Any) -> str:
 def _elsewhere(coding: Coding, unnamed: Mapping[str, Any]) -> str:
     """How to ask for the effect at another level of what was not named."""
     name, value = next(iter(unnamed.items()))
-    others = [level for level in coding.levels.get(name, ()) if level != value]
-    if not others:
+    if name not in coding.levels:
         return f'adata.obs["{name}"] -= adata.obs["{name}"].mean() for its average'
-    return f"reference={{{name!r}: {others[0]!r}}} or cond(..., {name}={others[0]!r}) for another level"
+    other = next(level for level in coding.values_of(name) if level != value)
+    # Levels of C(number) are numbers, which have no reference to choose.
+    reference = f"reference={{{name!r}: {other!r}}} or " if isinstance(other, str) else ""
+    return f"{reference}cond(..., {quoted(name, in_code=True)}={other!r}) for another level"

@@ -139,7 +139,8 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     Warns
     -----
     LmmWarning
-        Once per call each: for raw counts, negative values, few donors, and genes that could not be fitted.
+        Once per call each: for raw counts, negative values, genes that could not be fitted, and what changes the
+        meaning of p-values, such as few donors or cells that count as replicates.
 
     Notes
     -----

@@ -15,7 +15,7 @@ from .._errors import DesignError, alternatives
 from .._inference import ENOUGH_GENES, METHODS, Choices, draw_orders, is_moderated, plan_exchange
 from .._progress import progress_bar
 from .._read import fit_cells
-from .._report import audit
+from .._report import audit_terms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -191,12 +191,14 @@ def permutation_check(
     choices = _choices_of(methods)
     source = read_expression(adata, layer=layer, use_raw=False, mask_var=None)
     design = build_design(formula, adata.obs, weights=weights)
-    audit(design, None, adata.obs).raise_if_refused()
+    report, cautions = audit_terms(design, adata.obs)
+    report.raise_if_refused()
     exchange = plan_exchange(design, find_term(design.coding, test))
     by_unit = fit_cells(source, exchange.design, n_jobs=n_jobs, show_progress=show_progress)
-    by_unit = replace(by_unit, coding=design.coding, show_progress=False)
+    by_unit = replace(by_unit, coding=design.coding, cautions=cautions, show_progress=False)
     orders = draw_orders(exchange, by_unit.stats, n_permutations, np.random.default_rng(seed))
     _check_any(orders, exchange)
+    by_unit.warn(test)
     bar = progress_bar(orders, doing="permuting", show_progress=show_progress)
     shares = [_shares(_dealt(by_unit, exchange, order), exchange.term, choices, alphas) for order in bar]
     fit = _dealt(by_unit, exchange, np.arange(exchange.parents.size))

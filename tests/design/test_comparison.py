@@ -35,6 +35,8 @@ FORMULAS = {
     "C(g)": "C(g) * s",
     "t  ": "t * C(age)",
     "C(age)": "C(age) + t",
+    "C(age) ": "C(age) * t",
+    "cond(age=2.5, t='y') - cond(age=1, t='y')": "C(age) * t",
     " g ": "C(t, Treatment('y')) * g",
     "C(g, Treatment('b'))": "C(g, Treatment('b')) + t",
     "cond(g='b', t='y') - cond(g='a', t='y')": "g * t + age",
@@ -133,3 +135,19 @@ def test_a_joint_test_asks_whether_conditions_are_equal() -> None:
 def test_what_has_no_conditions_gets_none(formula: str, test: str | list[str]) -> None:
     coding = build_design(f"~ {formula} + (1 | donor)", OBS).coding
     assert next(iter(comparisons_of(coding, test).values())).conditions == ()
+
+
+def test_where_a_number_has_no_logarithm_is_no_setting() -> None:
+    coding = build_design("~ g * log(age) + (1 | donor)", OBS[OBS["age"] > 0]).coding
+    assert comparisons_of(coding, "g")["b"].at == {"age": 1.0}
+
+
+def test_columns_whose_names_are_no_words() -> None:
+    obs = OBS.rename(columns={"g": "g of", "t": "t:"})
+    coding = build_design("~ `g of` * `t:` + C(age) + (1 | donor)", obs).coding
+    contrast = "cond(`g of`='b', `t:`='y') - cond(`g of`='a', `t:`='y')"
+    for test, level in (("`g of`", "x"), (contrast, "y")):
+        *_, comparison = comparisons_of(coding, test).values()
+        assert comparison.at == {"t:": level}
+        assert comparison.weights == (-1.0, 1.0)
+        assert [where["g of"] for where in comparison.conditions] == ["a", "b" if level == "y" else "c"]

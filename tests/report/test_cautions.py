@@ -172,6 +172,45 @@ def test_what_it_tells_to_type_can_be_typed(name: str) -> None:
         assert code not in loud(report) or code == "few_donors"  # for which there is no other formula
 
 
+ODD = {"arm": "arm of trial", "type": "cell:type", "donor": "donor id", "sample_id": "sample (id)"}
+
+
+@pytest.mark.parametrize(
+    ("formula", "test", "code"),
+    [
+        ("~ `arm of trial` * `cell:type` + (1 | `donor id`)", "`arm of trial`", "reference_level"),
+        ("~ `arm of trial` * `cell:type` + (1 | `donor id`)", "cond(`arm of trial`='case')", "reference_level"),
+        ("~ `cell:type` + `arm of trial` + (1 | `donor id`)", "cell:type", "paired"),
+        ("~ condition + (1 | `donor id`)", "condition", "unit_left_out"),
+        ("~ condition + (1 | `sample (id)`)", "condition", "pairs_left_out"),
+    ],
+)
+def test_names_that_are_no_words_are_typed_in_backticks(formula: str, test: str, code: str) -> None:
+    adata = cells(12, **({"sample_id": sample} if "type" not in formula else {}))
+    adata.obs = adata.obs.rename(columns=ODD)
+    test = f"{test} - cond(`arm of trial`='control')" if test.startswith("cond(") else test
+    sentence = loud(sl.tl.check_design(adata, formula, test))[code]
+    for statement in re.findall(r'(adata\.obs\["[^"]+"\] = .*?) and "~', sentence):
+        exec(statement, {"adata": adata})
+    typed = typed_formulas(sentence)
+    assert typed
+    for again in typed:
+        assert not sl.tl.check_design(adata, again).refused, again
+    for condition in re.findall(r"cond\(\.\.\., (.*?)\)", sentence):
+        contrast = f"cond(`arm of trial`='case', {condition}) - cond(`arm of trial`='control', {condition})"
+        assert not sl.tl.check_design(adata, formula, contrast).refused
+
+
+def test_a_number_as_a_factor_is_held_at_a_number() -> None:
+    adata = cells(12, visit=lambda donor, condition, rng: rng.integers(1, 4, donor.size))
+    sentence = loud(sl.tl.check_design(adata, "~ arm * C(visit) + (1 | donor)", "arm"))["reference_level"]
+    assert "at visit = 1 alone" in sentence
+    assert "cond(..., visit=2)" in sentence
+    assert "reference=" not in sentence
+    assert typed_formulas(sentence) == ["~ arm + C(visit) + (1 | donor)", "~ arm + (1 | donor)"]
+    assert eval(re.search(r"adata\[.*?\]\.copy\(\)", sentence)[0], {"adata": adata}).n_obs < adata.n_obs / 2
+
+
 def test_duplicates_of_a_unit_are_one_unit() -> None:
     adata = cells(sample_id=sample, library_id=sample, biosample=sample)
     adata.obs["library_id"] = "lib" + adata.obs["library_id"]
