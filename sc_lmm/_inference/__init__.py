@@ -3,18 +3,34 @@
 from .answers import Choices, is_moderated
 from .fitted import LmmFit
 from .permutation import Exchange, draw_orders, plan_exchange
-from .power import Simulation, balanced_power, balanced_statistics, cohorts, simulated_power
-from .prior import ENOUGH_GENES
+from .pilot import Pilot, only_hypothesis, pilot_of_fit
+from .power import (
+    DEFAULT_ICC,
+    LEARNED,
+    Power,
+    Simulation,
+    balanced_power,
+    balanced_statistics,
+    cohorts,
+    known_power,
+    simulated_power,
+)
+from .prior import ENOUGH_GENES, FEWEST_GENES
 from .summary import GeneSummary, TestResult
 from .tests import METHODS, check_choices
 
 __all__ = [
     "Choices",
+    "DEFAULT_ICC",
     "ENOUGH_GENES",
     "Exchange",
+    "FEWEST_GENES",
     "GeneSummary",
+    "LEARNED",
     "LmmFit",
     "METHODS",
+    "Pilot",
+    "Power",
     "Simulation",
     "TestResult",
     "balanced_power",
@@ -23,6 +39,9 @@ __all__ = [
     "cohorts",
     "draw_orders",
     "is_moderated",
+    "known_power",
+    "only_hypothesis",
+    "pilot_of_fit",
     "plan_exchange",
     "simulated_power",
 ]

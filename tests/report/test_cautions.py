@@ -290,10 +290,10 @@ def test_a_fit_without_an_interaction_has_no_reference_level() -> None:
 
 def test_power_and_permutations_say_it() -> None:
     adata, formula, test, _ = SAID["paired"]
-    said = heard(lambda: sl.tl.power(adata, formula, test, effect=0.5, n_simulations=100))
+    said = heard(lambda: sl.tl.power(adata, formula, test, effect=0.5))
     assert [s[:29] for s in said] == ["The p-values of condition are"]
     fit = sl.tl.lmm_fit(adata, formula)
-    assert heard(lambda: sl.tl.power(fit, test=test, effect=0.5, n_simulations=100)) == said
+    assert heard(lambda: sl.tl.power(fit, test=test, effect=0.5)) == said
     adata, formula, test, _ = SAID["samples of a donor"]
     said = heard(lambda: sl.tl.permutation_check(adata, formula, test, n_permutations=2, methods=["lrt"]))
     assert "count as independent" in said[0]

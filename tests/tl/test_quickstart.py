@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
+import scanpy as sc
 from anndata import AnnData, read_h5ad
 from matplotlib import image
 from matplotlib import pyplot as plt
