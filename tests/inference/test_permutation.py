@@ -262,6 +262,7 @@ def test_only_a_factor_that_holds_all_values_equally_often_makes_blocks():
     assert planned(obs, "~ number + diagnosis + (1 | sample_id)", "diagnosis", 5)[0].among == "among all sample_id"
 
 
+@pytest.mark.filterwarnings("ignore:The p-values of condition are too small")
 def test_cells_of_paired_samples_are_not_replicates():
     # Samples of a donor differ by chance. The exact test of donors' differences holds; a model without samples does not.
     rng = np.random.default_rng(4)
