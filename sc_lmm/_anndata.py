@@ -232,13 +232,10 @@ def write_results(
 
 
 def write_file(adata: AnnData, path: Path) -> None:
-    """Write an h5ad file, also of names and annotations that were read as nullable strings.
+    """Write an h5ad file, also of nullable strings: anndata 0.12 reads these and refuses to write them unless told to."""
+    from anndata import settings
 
-    anndata before 0.13 reads these and refuses to write them unless told otherwise, because older ones cannot read them.
-    """
-    import anndata
-
-    with anndata.settings.override(allow_write_nullable_strings=True):
+    with settings.override(allow_write_nullable_strings=settings.allow_write_nullable_strings is not None or None):
         adata.write_h5ad(path)
 
 

@@ -122,7 +122,12 @@ class _Translator(ast.NodeTransformer):
             self._visit(part)
         return node
 
-    visit_Tuple = visit_Dict = visit_List
+    visit_Tuple = visit_List
+
+    def visit_Dict(self, node: ast.Dict) -> ast.AST:
+        if any(isinstance(key, ast.Constant) and str(key.value).startswith("__") for key in node.keys):
+            raise self._refusal(node, "has a name that begins with two underscores, which formulaic would leave out")
+        return self.visit_List(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         if not isinstance(node.op, _OPERATORS):

@@ -196,9 +196,13 @@ def _is_categorical(column: pd.Series) -> bool:
 
 
 def _check_levels(name: str, column: pd.Series) -> None:
-    if _is_categorical(column) and len(column.cat.categories) < 2:
-        level = level_text(column.cat.categories[0])
-        msg = f"Factor {name!r} has one level, {level!r}, in the cells used. Drop it from the formula."
+    levels = [level_text(level) for level in column.cat.categories] if _is_categorical(column) else []
+    if len(levels) == 1:
+        msg = f"Factor {name!r} has one level, {levels[0]!r}, in the cells used. Drop it from the formula."
+        raise DesignError(msg)
+    hidden = [level for level in levels if level.startswith("__")]
+    if hidden:  # formulaic takes these for notes of its own and makes no column of them
+        msg = f"Factor {name!r} has levels that begin with two underscores: {listing(hidden)}. Rename them."
         raise DesignError(msg)
 
 

@@ -201,6 +201,20 @@ def test_a_donor_called_like_the_place_of_a_new_one_has_no_say_in_contrasts():
         np.testing.assert_array_equal(row, [1, 0, 1.5])
 
 
+@pytest.mark.parametrize("term", ["arm", "C(arm)", "0 + arm", "z:arm"])
+def test_a_level_that_formulaic_would_hide_is_refused(term):
+    # It makes no column of a level that begins with two underscores, which would join it to the reference.
+    obs = OBS.assign(arm=np.array(["a", "_b", "__c"])[DONOR % 3])
+    with pytest.raises(DesignError, match="'arm' has levels that begin with two underscores: '__c'. Rename them"):
+        build_design(f"~ {term} + (1 | donor)", obs)
+    assert build_design("~ z + (1 | arm)", obs).random.levels == ("__c", "_b", "a")
+
+
+def test_a_contrast_that_formulaic_would_hide_is_refused():
+    with pytest.raises(DesignError, match="begins with two underscores"):
+        parse_formula("~ C(arm, contr.custom({'__b': [1, -1, 0], 'c': [1, 0, -1]})) + (1 | donor)")
+
+
 def test_the_joint_test_has_a_name_of_its_own():
     levels = ["arm", "arm (all levels)", "z"]
     coding = build_design("~ arm + (1 | donor)", OBS.assign(arm=np.array(levels)[DONOR % 3])).coding
