@@ -73,15 +73,18 @@ class Columns:
         left = np.abs(np.diag(self.triangle))
         return left.size == self.unit.size and bool((left > TOLERANCE * self.unit).all())
 
-    @property
-    def orthonormalising(self) -> Array:
-        """Upper triangle T (p, p) such that X T has orthonormal columns."""
-        return np.asarray(linalg.solve_triangular(self.triangle, np.eye(len(self.triangle))))
+    def orthonormal(self, rows: Array) -> Array:
+        """Rows of X (n_rows, p) in columns that are orthonormal over all cells: X times the inverse of `triangle`.
+
+        By substitution: each column is what the ones before, as they were computed, leave of a column of X, so that a
+        direction that is known to ten digits only does not cost the columns after it any. A product would.
+        """
+        return np.asarray(linalg.solve_triangular(self.triangle, rows.T, trans="T").T)
 
     @property
     def rank_within(self) -> int:
         """Dimensions in which the columns differ within levels."""
-        return int((linalg.svdvals(self.R @ self.orthonormalising) > TOLERANCE).sum())
+        return int((linalg.svdvals(self.orthonormal(self.R)) > TOLERANCE).sum())
 
     def take(self, some: NDArray[np.int64]) -> Columns:
         """Some of the columns."""

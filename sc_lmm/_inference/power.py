@@ -123,6 +123,7 @@ def balanced_statistics(n_donors: int, n_cells: int, *, paired: bool) -> tuple[S
         nonzero=np.zeros(1, dtype=np.int64),
         shift=np.zeros(1),
         basis=np.eye(2),
+        columns=np.eye(2),
     )
     return stats.restrict(np.eye(2)), Hypothesis("group", np.array([[0.0, 1.0]]))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._design import read_term
 from .._errors import listing
@@ -42,6 +43,8 @@ def _kind(a: Anatomy, alias: Alias, terms: tuple[str, ...], tested: str) -> str:
         return "grouping_fixed"
     if _empty_cells(a, terms):
         return "empty_interaction"
+    if _close_powers_of(a, terms):
+        return "close_powers"
     if tested:
         return "aliased_with_test"
     return "identical_columns" if len(alias.others) == 1 and abs(alias.coefficients[0] - 1) < 1e-9 else "aliased"
@@ -63,6 +66,21 @@ def _empty_cells(a: Anatomy, terms: tuple[str, ...]) -> dict[str, list[str]]:
     return {name: levels for name, levels in empty.items() if levels}
 
 
+def _power(term: str) -> tuple[str, int]:
+    """Take a term such as ``I(day ** 2)`` apart; any other is its own first power."""
+    found = re.fullmatch(r"I\((.+?) ?\*\* ?(\d+)\)", term)
+    return (found[1], int(found[2])) if found else (term, 1)
+
+
+def _close_powers_of(a: Anatomy, terms: Sequence[str]) -> str:
+    """Name the annotation of which the terms are powers that numbers closer to zero would tell apart, "" if none."""
+    bases, degrees = zip(*map(_power, terms), strict=True)
+    column = a.design.data.get(bases[0].strip("`"))
+    if len(terms) < 2 or len(set(bases)) > 1 or column is None or column.nunique() <= max(degrees):
+        return ""
+    return str(bases[0])
+
+
 def _constant_column(a: Anatomy, terms: tuple[str, ...], _tested: str, relations: str) -> Verdict:
     return Verdict(
         "refused",
@@ -76,7 +94,7 @@ def _identical_columns(a: Anatomy, terms: tuple[str, ...], _tested: str, relatio
     return Verdict(
         "refused",
         "identical_columns",
-        f"{named(terms)} hold the same values in all cells used: {relations}.",
+        f"{named(terms)} hold the same values, to seven digits, in all cells used: {relations}.",
         f'Keep one of them, e.g. "{formula_with(a.design.coding, drop=terms[-1:])}".',
     )
 
@@ -108,6 +126,20 @@ def _empty_interaction(a: Anatomy, terms: tuple[str, ...], _tested: str, relatio
     )
 
 
+def _close_powers(a: Anatomy, terms: tuple[str, ...], _tested: str, relations: str) -> Verdict:
+    name, _ = _power(terms[0])
+    powers = [term for term in a.design.terms if term != name and _power(term)[0] == name]
+    poly = f"poly({name}, {max(_power(term)[1] for term in powers)})"
+    put: dict[str, Any] = {"replace": {name: poly}} if name in a.design.terms else {"first": poly}
+    return Verdict(
+        "refused",
+        "close_powers",
+        f"{named(terms)} are powers of numbers that vary little for their size, and determine each other to seven digits "
+        f"of what varies: {relations}.",
+        f'Type "{formula_with(a.design.coding, drop=powers, **put)}", which has the same fit, or powers of {name} less its mean.',
+    )
+
+
 def _aliased_with_test(a: Anatomy, terms: tuple[str, ...], tested: str, relations: str) -> Verdict:
     others = [name for name in terms if name != tested]
     if not others:
@@ -136,6 +168,7 @@ _ALIASED = {
     "identical_columns": _identical_columns,
     "grouping_fixed": _grouping_fixed,
     "empty_interaction": _empty_interaction,
+    "close_powers": _close_powers,
     "aliased_with_test": _aliased_with_test,
     "aliased": _aliased,
 }

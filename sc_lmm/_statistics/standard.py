@@ -33,12 +33,13 @@ class Standard(NamedTuple):
     """Columns of X by level and within levels: p columns, q levels, w dimensions within."""
 
     basis: Array  # (p_user, p) these columns = user's columns @ basis
+    columns: Array  # (p, p_user) user's columns = these @ columns, or what these can give of them
     ZtX: Array  # (q, p)
     DtX: Array  # (w, p)
 
-    def times(self, T: Array) -> Standard:
-        """The columns X T."""
-        return Standard(*(part @ T for part in self))
+    def times(self, T: Array, back: Array) -> Standard:
+        """The columns X T, with X = X T back, or nearly so if T has fewer columns."""
+        return Standard(self.basis @ T, back @ self.columns, self.ZtX @ T, self.DtX @ T)
 
 
 def standard_form(design: Design) -> tuple[Standard, Array]:
@@ -50,23 +51,22 @@ def standard_form(design: Design) -> tuple[Standard, Array]:
     if not columns.are_independent:
         msg = "Columns of the design determine each other. sl.tl.check_design names them and says what to drop."
         raise DesignError(msg)
-    T = columns.orthonormalising
-    varies = columns.R.any(axis=0)
-    within = columns.deviations(design.X, codes)[:, varies] @ T[varies]
-    lengths, turn = _rotation(columns.R @ T)
-    used = lengths > TOLERANCE
-    D = _orthonormal(within @ (turn[:, used] / lengths[used]), codes, columns)
-    ZtX = columns.sizes[:, None] * (columns.model_means @ T)
-    standard = standardised(Standard(_in_users_columns(T, columns), ZtX, D.T @ within), columns.sizes)
+    within = columns.orthonormal(columns.deviations(design.X, codes) * columns.R.any(axis=0))
+    D = within[:, _telling(columns)]
+    for _ in range(2):  # the second time for what the first has left of columns that all but coincide
+        D = _orthonormal(D, codes, columns)
+    ZtX = columns.sizes[:, None] * columns.orthonormal(columns.model_means)
+    basis, back = _in_users_columns(columns)
+    standard = standardised(Standard(basis, back, ZtX, D.T @ within), columns.sizes)
     return standard, D if columns.root is None else D / columns.root[:, None]
 
 
 def standardised(design: Standard, sizes: Array) -> Standard:
     """Standardise independent columns that are of about the same length."""
-    R = np.linalg.qr(factor(design, sizes), mode="r")
-    design = design.times(linalg.solve_triangular(R, np.eye(len(R))) * np.sqrt(sizes.sum()))
+    R = np.linalg.qr(factor(design, sizes), mode="r") / np.sqrt(sizes.sum())
+    design = design.times(linalg.solve_triangular(R, np.eye(len(R))), R)
     lengths, turn = _rotation(design.DtX)
-    design = design.times(turn)
+    design = design.times(turn, turn.T)
     return design._replace(DtX=design.DtX * (lengths > TOLERANCE * np.sqrt(sizes.sum())))
 
 
@@ -81,6 +81,19 @@ def is_independent(design: Standard, sizes: Array) -> bool:
     return len(rows) >= rows.shape[1] and bool(linalg.svdvals(rows)[-1] > TOLERANCE * np.sqrt(sizes.sum()))
 
 
+def _telling(columns: Columns) -> NDArray[np.int64]:
+    """Orthonormal columns whose parts within levels span those of all, the ones that are known best first.
+
+    A column of which little is left beside earlier ones is known to as many digits fewer. Its part within levels is not
+    to be taken for that of others.
+    """
+    U, lengths, Vt = np.linalg.svd(columns.orthonormal(columns.R))
+    rank = int((lengths > TOLERANCE).sum())
+    known = np.abs(np.diag(columns.triangle)) / columns.unit
+    *_, order = linalg.qr(U[:, :rank] * lengths[:rank] @ Vt[:rank] * known, pivoting=True)
+    return np.asarray(order[:rank])
+
+
 def _rotation(within: Array) -> tuple[Array, Array]:
     """Lengths within levels (p,), ascending, and the rotation (p, p) to the columns that have them."""
     *_, values, vectors = np.linalg.svd(within)
@@ -89,17 +102,19 @@ def _rotation(within: Array) -> tuple[Array, Array]:
     return lengths[::-1], vectors[::-1].T
 
 
-def _in_users_columns(T: Array, columns: Columns) -> Array:
-    """The transform T of centred columns in units of their scale, as one of the user's columns."""
+def _in_users_columns(columns: Columns) -> tuple[Array, Array]:
+    """The orthonormal columns as combinations of the user's, and back."""
+    T, back = linalg.solve_triangular(columns.triangle, np.eye(len(columns.triangle))), columns.triangle.copy()
     basis = T / columns.scale[:, None]
     if columns.intercept is not None:
         others = np.arange(len(T)) != columns.intercept
         basis[columns.intercept] -= columns.shift[others] @ T[others]
-    return basis
+        back[:, others] += np.outer(back[:, columns.intercept], columns.shift[others])
+    return basis, back * columns.scale
 
 
 def _orthonormal(A: Array, codes: NDArray[np.int32], columns: Columns) -> Array:
-    """Columns that are nearly orthonormal and orthogonal to the levels, made so to rounding."""
+    """The same columns, orthonormal and orthogonal to the levels."""
     root = np.ones(len(A)) if columns.root is None else columns.root
     for k, column in enumerate(A.T):
         A[:, k] -= root * (np.bincount(codes, weights=root * column) / columns.sizes)[codes]

@@ -54,6 +54,7 @@ class SufficientStatistics:
     nonzero: NDArray[np.int64]  # (G,) cells that express the gene
     shift: Array  # (G,) what was subtracted from y
     basis: Array  # (p_user, p) standardised columns = user's columns @ basis, so beta = basis @ beta_standardised
+    columns: Array  # (p, p_user) and back
     negative: int = 0  # above 0 if an entry that was read is below 0
     log_weights: float = 0.0  # sum of the logarithms of the weights, which are one on average
 
@@ -115,12 +116,6 @@ class SufficientStatistics:
         return np.asarray(np.linalg.norm(self.DtX, axis=0) <= TOLERANCE * np.sqrt(self.n_cells))
 
     @cached_property
-    def columns(self) -> Array:
-        """The user's columns in standardised ones, (p, p_user): the inverse of the basis of a model that is not restricted."""
-        length = np.abs(self.basis).max(axis=1)  # one row per column of the user, in its units
-        return np.asarray(np.linalg.inv(self.basis / length[:, None])) / length
-
-    @cached_property
     def directions(self) -> Array:
         """The user's columns less their means, in units of their spread, (p, p_user); 0 for one that is constant."""
         mean = 0.0 if self.ones is None else np.outer(self.ones, self.ones @ self.columns)
@@ -138,7 +133,7 @@ class SufficientStatistics:
 
     @property
     def _standard(self) -> Standard:
-        return Standard(self.basis, self.ZtX, self.DtX)
+        return Standard(self.basis, self.columns, self.ZtX, self.DtX)
 
     def genes(self, index: slice | NDArray[Any]) -> SufficientStatistics:
         """Statistics of some of the genes, contiguous, so that another process computes with the same arrays."""
@@ -151,14 +146,14 @@ class SufficientStatistics:
 
         The null hypothesis L beta = 0 is the model with span = null space of L.
         """
-        design = standardised(self._standard.times(span), self.sizes)
+        design = standardised(self._standard.times(span, np.linalg.pinv(span)), self.sizes)
         restricted = replace(self, **design._asdict())
         # A model that cannot absorb a constant needs the means as they are.
         return restricted if restricted.ones is not None else restricted.with_shift(np.zeros(self.n_genes))
 
     def with_design(self, sizes: Array, ZtX: Array, DtX: Array) -> SufficientStatistics:
         """The same genes with other products of the standardised columns, or an error if these determine each other."""
-        design = Standard(self.basis, ZtX, DtX)
+        design = self._standard._replace(ZtX=ZtX, DtX=DtX)
         if not is_independent(design, sizes):
             msg = "With these donors the columns of the design determine each other."
             raise DesignError(msg)
