@@ -5,18 +5,22 @@ Reading never copies the matrix, not even of a view; writing happens once, last,
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from anndata import ImplicitModificationWarning
 
-from ._errors import alternatives, listing
+from ._errors import alternatives, listing, warn
 from ._fingerprints import fingerprints, unknown_rows
 from ._names import check_key, record_fields, table_keys
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from anndata import AnnData
@@ -344,3 +348,18 @@ def _record_values(ranked: pd.DataFrame, name: str) -> Any:
         return ranked.index.to_numpy(dtype=object)
     values = ranked[name].to_numpy()
     return np.maximum(values, _SMALLEST_P) if name.startswith("pvals") else values
+
+
+@contextmanager
+def written_view(adata: AnnData) -> Iterator[None]:
+    """Context in which a view may be written to: it becomes an object of its own, which is said in our words."""
+    if not adata.is_view:
+        yield
+        return
+    warn(
+        "adata is a view, so that it becomes a copy of its own to hold the results, and the object that it was taken "
+        "from does not get them: type adata = adata[...].copy() before, or result = sl.tl.lmm_de(..., copy=True)."
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImplicitModificationWarning)
+        yield

@@ -67,8 +67,9 @@ def _warn_of_counts(source: Expression) -> bool:
     counts = looks_like_counts(source.matrix)
     if counts:
         warn(
-            "The matrix seems to hold raw counts (whole numbers, none negative). The model is for log-normalised "
-            "expression: run sc.pp.normalize_total and sc.pp.log1p first, or name the layer that holds it."
+            "The matrix seems to hold raw counts (whole numbers, none negative), so that coef and pvals are of counts, "
+            "which differ with the depth of a cell and are far from normal: type sc.pp.normalize_total(adata, "
+            "target_sum=1e4) and sc.pp.log1p(adata) first, or name the layer with log-normalised expression, layer=."
         )
     return counts
 
@@ -76,8 +77,8 @@ def _warn_of_counts(source: Expression) -> bool:
 def _warn_of_negative(stats: SufficientStatistics) -> bool:
     if stats.negative:
         warn(
-            "The matrix has negative values (scaled or corrected expression?). Coefficients are in its units and "
-            "logfoldchanges are NaN. Test log-normalised expression to get fold changes."
+            "The matrix has negative values (scaled or corrected expression?): pvals are valid, coef is in its units, "
+            "and logfoldchanges are NaN, so name the layer with log-normalised expression, layer=, to get them."
         )
     return stats.negative > 0
 

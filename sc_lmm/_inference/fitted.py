@@ -17,6 +17,7 @@ from .._design import Hypothesis, TestSpec, check_marginal, find_term, hypothese
 from .._errors import DesignError, alternatives, warn
 from .._names import random_intercept
 from .._statistics import null_model
+from .._words import unit
 from . import storage
 from .answers import Answer, Choices, answer, answer_variance, is_moderated
 from .degrees_of_freedom import judged_between
@@ -160,7 +161,7 @@ class LmmFit:
         stats = self.stats
         return (
             f"LmmFit of {stats.n_genes:,} genes: {self.coding.formula.text}\n"
-            f"    {stats.n_cells:,} cells of {stats.sizes.size} {self.coding.group}, "
+            f"    {stats.n_cells:,} cells of {unit(self.coding.group, stats.sizes.size)}, "
             f"{int(stats.sizes.min())} to {int(stats.sizes.max())} cells each\n"
             f"    coefficients: {', '.join(self.coding.coef_names)}\n"
             f"    .test(term) .contrast(...) .drop(term) .gene(name) .ranef(gene) .save(path)"

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from .._model import STATUS
+from .._words import unit
 
 if TYPE_CHECKING:
     from .._design import Coding
@@ -99,7 +100,7 @@ class GeneSummary:
             f"  {'residual':<24} sd {self.sd_residual:.5g}\n"
             f"  share between {self.group} (ICC) {self.icc:.3g}\n\n"
             f"Fixed effects (REML)\n{self.fixed.to_string(float_format='{:.5g}'.format)}\n\n"
-            f"{len(effects)} {self.group}" + _range(effects)
+            f"{unit(self.group, len(effects))}" + _range(effects)
         )
 
     def _repr_html_(self) -> str:

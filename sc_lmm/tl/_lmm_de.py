@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .._anndata import DEFAULT_KEY, check_destination, read_expression, write_results
+from .._anndata import DEFAULT_KEY, check_destination, read_expression, write_results, written_view
 from .._design import TestSpec, build_design, read_test, tested_column
 from .._docs import doc_params
-from .._errors import DesignError, listing, warn
+from .._errors import listing, warn
 from .._inference import check_choices
 from .._model import STATUS
-from .._names import unquoted
 from .._read import fit_cells
 from .._report import audit
+from .._words import counted
+from ._reference import reference_levels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,8 +76,8 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
         ``"cond(diagnosis='AD') - cond(diagnosis='PD')"``, where columns that are not named are at their reference or
         0; a dict of named contrasts (several comparisons from one fit); or the random term, ``"(1 | sample_id)"``.
     reference
-        Level of the tested factor that the others are compared with, or a dict from factors to levels. By default the
-        first category.
+        Level that the others are compared with, of the tested factor or else of the only one that has it, or a dict
+        from factors to levels. By default the first category.
     {weights}
     {layer}
     {use_raw}
@@ -149,8 +150,9 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     Warns
     -----
     LmmWarning
-        Once per call each: for raw counts, negative values, genes that could not be fitted, and what changes the
-        meaning of p-values, such as few donors or cells that count as replicates.
+        Once per call each: for whatever of the design changes the meaning of a p-value (see
+        :func:`sc_lmm.tl.check_design`, ``warnings`` of the report), raw counts, negative values, genes that could not
+        be fitted, and a view that had to become a copy to be written to.
 
     Notes
     -----
@@ -188,7 +190,8 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     check_destination(adata, key_added, copy=copy)
     test = read_test(test)
     source = read_expression(adata, layer=layer, use_raw=use_raw, mask_var=mask_var)
-    design = build_design(formula, adata.obs, reference=_reference_levels(reference, test), weights=weights)
+    levels = reference_levels(reference, formula, adata.obs, test)
+    design = build_design(formula, adata.obs, reference=levels, weights=weights)
     report = audit(design, test, adata.obs)
     report.raise_if_refused()
     report.warn()
@@ -209,26 +212,17 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     _LOG.info("%s", repr(result).splitlines()[0])
     adata = adata.copy() if copy else adata
     described = {"params": _params(fit, test, choices), "design": report.to_uns(), **_describe(fit, result.table)}
-    write_results(adata, key_added, result.tables, described, source.tested)
+    with written_view(adata):
+        write_results(adata, key_added, result.tables, described, source.tested)
     return adata if copy else None
-
-
-def _reference_levels(reference: str | dict[str, str] | None, test: TestSpec) -> dict[str, str]:
-    if reference is None or isinstance(reference, dict):
-        return reference or {}
-    if not isinstance(test, str):
-        msg = (
-            f"reference={reference!r} needs test to be one factor. Give a dict, for example {{'diagnosis': 'control'}}."
-        )
-        raise DesignError(msg)
-    return {unquoted(test): reference}
 
 
 def _warn_of_failures(fit: LmmFit, status: NDArray[Any]) -> None:
     failed = status > STATUS.index("constant")
     if failed.any():
+        found = counted(int(failed.sum()), "gene")
         warn(
-            f"{int(failed.sum())} genes could not be fitted and have NaN results (see their status): "
+            f"{found} could not be fitted, with NaN results and the reason in the column status: "
             f"{listing(fit.var_names[failed], 5)}."
         )
 

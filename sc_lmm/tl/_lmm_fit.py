@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._docs import doc_params
 from .._read import fit_formula
+from ._reference import reference_levels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +22,7 @@ def lmm_fit(
     adata: AnnData,
     formula: str,
     *,
-    reference: dict[str, str] | None = None,
+    reference: str | dict[str, str] | None = None,
     weights: str | None = None,
     layer: str | None = None,
     use_raw: bool = False,
@@ -39,7 +40,8 @@ def lmm_fit(
     {adata}
     {formula}
     reference
-        Factor -> level that the others are compared with. By default the first category of each factor.
+        Level that the others are compared with, of the only factor that has it, or a dict from factors to levels. By
+        default the first category of each factor.
     {weights}
     {layer}
     {use_raw}
@@ -70,4 +72,4 @@ def lmm_fit(
     """
     choices: dict[str, Any] = {"weights": weights, "layer": layer, "use_raw": use_raw, "mask_var": mask_var}
     choices |= {"n_jobs": n_jobs, "show_progress": show_progress}
-    return fit_formula(adata, formula, reference=reference, **choices)
+    return fit_formula(adata, formula, reference=reference_levels(reference, formula, adata.obs), **choices)

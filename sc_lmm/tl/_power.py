@@ -34,6 +34,7 @@ from .._inference import (
 from .._read import fit_formula
 from .._report import audit
 from .._statistics import sufficient_statistics
+from ._reference import reference_levels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +61,7 @@ def power(
     icc: float | Sequence[float] | None = None,
     gene: str | None = None,
     paired: bool = False,
-    reference: dict[str, str] | None = None,
+    reference: str | dict[str, str] | None = None,
     alpha: float = 0.05,
     method: Literal["lrt", "between-within", "satterthwaite", "kenward-roger", "wald"] = "lrt",
     moderate: bool | None = None,
@@ -110,7 +111,7 @@ def power(
         Without a design: every donor has half its cells in each group, and the difference is the same in all donors. If it
         is not, this is too optimistic.
     reference
-        Factor -> level that the others are compared with, for annotated data.
+        Level that the others are compared with, as in :func:`sc_lmm.tl.lmm_de`, for annotated data.
     alpha
         Level of one test. For a Bonferroni threshold over 10,000 genes, 0.05 / 10,000.
     method
@@ -229,7 +230,7 @@ def _pilot(
     adata: AnnData | LmmFit,
     formula: str | None,
     test: TestSpec | None,
-    reference: dict[str, str] | None,
+    reference: str | dict[str, str] | None,
     gene: str | None,
     choices: Choices,
 ) -> Pilot:
@@ -242,7 +243,8 @@ def _pilot(
     if isinstance(adata, LmmFit):
         adata.warn(test)
         return pilot_of_fit(adata, only_hypothesis(adata.coding, test), gene, choices)
-    design = build_design(str(formula), adata.obs, reference=reference)
+    levels = reference_levels(reference, str(formula), adata.obs, test)
+    design = build_design(str(formula), adata.obs, reference=levels)
     hypothesis = only_hypothesis(design.coding, test)
     report = audit(design, test, adata.obs)
     report.raise_if_refused()
@@ -254,7 +256,7 @@ def _pilot(
     if not wanted.any():
         msg = f"gene={gene!r} is not in adata.var_names. {alternatives(gene, adata.var_names)}"
         raise KeyError(msg)
-    fit = fit_formula(adata, str(formula), reference=reference, mask_var=wanted, show_progress=False)
+    fit = fit_formula(adata, str(formula), reference=levels, mask_var=wanted, show_progress=False)
     return pilot_of_fit(fit, hypothesis, gene, replace(choices, moderate=False))
 
 

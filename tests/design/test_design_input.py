@@ -299,11 +299,6 @@ def test_reference_of_a_number(unreadable):
     assert_refused(unreadable, DesignError, "reference='1'", "'x'", "numeric", test="x", reference="1")
 
 
-def test_reference_of_a_transformed_factor(unreadable):
-    formula = "~ C(diagnosis) + (1 | donor)"
-    assert_refused(unreadable, DesignError, "'C(diagnosis)'", formula=formula, test="C(diagnosis)", reference="AD")
-
-
 # ------------------------------------------------------------------------------------------------ the other arguments
 
 BAD_ARGUMENTS = {

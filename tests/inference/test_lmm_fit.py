@@ -159,7 +159,7 @@ def test_a_gene_that_could_not_be_fitted_has_a_summary_too(adata):
 
 def test_results_and_fits_print(fit):
     text = repr(fit)
-    for word in ("20 genes", FORMULA, "701 cells of 12 sample_id", "diagnosis[T.Alzheimer]"):
+    for word in ("20 genes", FORMULA, "701 cells of 12 samples", "diagnosis[T.Alzheimer]"):
         assert word in text
     assert fit._repr_html_().startswith("<b>LmmFit of 20 genes")
     result = fit.test("diagnosis")

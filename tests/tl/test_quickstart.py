@@ -167,7 +167,7 @@ def test_notes_of_the_run_are_printed(capsys: pytest.CaptureFixture[str], monkey
 
     monkeypatch.setattr(sl.datasets, "brain_cohort", with_odd_gene)
     assert main([]) == 0
-    assert "Note: 1 genes could not be fitted" in capsys.readouterr().out
+    assert "Note: 1 gene could not be fitted" in capsys.readouterr().out
 
 
 # what scanpy's plot of the README asks of pandas

@@ -677,10 +677,11 @@ def test_view_gives_the_numbers_of_its_copy(adata, form, name, where):
     np.testing.assert_allclose(found["pct_expressed"], expected)
 
 
-@pytest.mark.filterwarnings("ignore::anndata.ImplicitModificationWarning")  # as for any tool
-def test_view_becomes_actual_when_it_is_written_to(adata):
+def test_view_becomes_actual_when_it_is_written_to_which_is_said_once(adata):
     view = adata[:, :8]
-    sl.tl.lmm_de(view, FORMULA, "diagnosis")
+    with pytest.warns(sl.LmmWarning, match=r"is a view.*type adata = adata\[...\].copy\(\)") as caught:
+        sl.tl.lmm_de(view, FORMULA, "diagnosis")
+    assert [w.filename for w in caught] == [__file__]  # and anndata says nothing
     assert not view.is_view
     assert "lmm_de" not in adata.uns
     assert len(adata.varm) == 0
