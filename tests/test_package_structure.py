@@ -36,20 +36,21 @@ ROOMS: dict[str, set[str]] = {
     "_anndata": set(),
     "datasets": set(),
     "_read": {"_anndata", "_design", "_inference", "_report", "_statistics"},
-    "tl": {"_anndata", "_design", "_inference", "_model", "_read", "_report", "_statistics"},
+    "tl": {"_anndata", "_captions", "_design", "_inference", "_model", "_read", "_report", "_statistics"},
     "get": {"_anndata", "_inference", "_read", "_report"},
-    "_captions": set(),
-    "_donors": {"_captions"},
+    "_captions": {"_design"},
+    "_donors": {"_captions", "_design"},
     "pl": {"_anndata", "_captions", "_donors", "get"},
 }
 ROOMS["sc_lmm"] = {"datasets", "get", "pl", "tl"}
-ROOMS["__main__"] = {"_anndata", "_captions", "_donors", "_statistics", "datasets", "get", "pl", "tl"}
+ROOMS["_picture"] = {"_captions", "get", "pl"}
+ROOMS["__main__"] = {"_anndata", "_captions", "_donors", "_picture", "_statistics", "datasets", "get", "tl"}
 
 # Library -> the only rooms that may import it.
 LIBRARIES: dict[str, set[str]] = {
     "anndata": {"__main__", "_anndata", "datasets", "pl"},
     "joblib": {"_model"},
-    "matplotlib": {"__main__", "pl"},
+    "matplotlib": {"_picture", "pl"},
     "numba": {"_compile", "_statistics"},
     "scanpy": {"__main__", "_donors", "pl"},
     "scipy.stats": {"_inference", "_report"},

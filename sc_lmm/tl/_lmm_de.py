@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .._anndata import DEFAULT_KEY, check_destination, read_expression, write_results, written_view
-from .._design import TestSpec, build_design, read_test, tested_column
+from .._captions import pack_comparisons
+from .._design import TestSpec, build_design, comparisons_of, parse_formula, read_test, tested_column
 from .._docs import doc_params
 from .._errors import listing, warn
 from .._inference import check_choices
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
+    from .._design import Design
     from .._inference import LmmFit
 
 _LOG = logging.getLogger("sc_lmm")
@@ -211,7 +213,11 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     }
     _LOG.info("%s", repr(result).splitlines()[0])
     adata = adata.copy() if copy else adata
-    described = {"params": _params(fit, test, choices), "design": report.to_uns(), **_describe(fit, result.table)}
+    described = {
+        "params": _params(fit, test, choices) | _compared(design, test, weights),
+        "design": report.to_uns(),
+        **_describe(fit, result.table),
+    }
     with written_view(adata):
         write_results(adata, key_added, result.tables, described, source.tested)
     return adata if copy else None
@@ -239,6 +245,12 @@ def _params(fit: LmmFit, test: TestSpec, choices: dict[str, Any]) -> dict[str, A
         "test": test if isinstance(test, str) else json.dumps(test),
         "log_base": fit.log_base,
     }
+
+
+def _compared(design: Design, test: TestSpec, weights: str | None) -> dict[str, str]:
+    """What stands against each other in each comparison, and the columns that the cells have values in: for figures."""
+    used = design.obs_columns | set(parse_formula(f"~ 0 + {weights} + (1 | cells)").variables if weights else ())
+    return {"compared": pack_comparisons(comparisons_of(design.coding, test), sorted(used))}
 
 
 def _describe(fit: LmmFit, table: pd.DataFrame) -> dict[str, Any]:
