@@ -308,7 +308,7 @@ def test_refused_with_the_words_of_the_error(formula: str) -> None:
 
 
 def test_unknown_test_and_reference_are_refused() -> None:
-    for arguments in ({"test": "dose"}, {"test": "diagnosis", "reference": "healthy"}, {"reference": "control"}):
+    for arguments in ({"test": "dose"}, {"test": "diagnosis", "reference": "healthy"}, {"reference": "healthy"}):
         assert sl.tl.check_design(cohort(), FORMULA, **arguments).verdicts[0].code == "invalid"
 
 

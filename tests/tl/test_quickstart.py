@@ -127,7 +127,7 @@ def test_normalise_refuses_what_is_normalised(folder: Path, capsys: pytest.Captu
     [
         (["--formula", "~ diagnose + (1 | sample_id)", "--test", "diagnose"], "Did you mean 'diagnosis'"),
         (["--formula", "~ diagnosis + (1 | sample_id)", "--test", "age"], "not a fixed-effect term"),
-        ([*MODEL, "--layer", "logs"], "layer='logs' is not in adata.layers"),
+        ([*MODEL, "--layer", "logs"], "--layer 'logs' is not in adata.layers"),
         ([*MODEL, "--reference", "healthy"], "'control'"),
     ],
 )

@@ -34,7 +34,7 @@ def test_of_every_function(adata: AnnData, reference: str | dict[str, str]) -> N
     pd.testing.assert_series_equal(run.varm["lmm_de"]["coef"], fit.test("diagnosis").table["coef"])
     report = sl.tl.check_design(adata, FORMULA, "diagnosis", reference=reference)
     assert [d.comparison for d in report.test.detectable][0] == "control"
-    sl.tl.power(adata, FORMULA, "diagnosis", effect=1.0, reference=reference, n_simulations=100)
+    sl.tl.power(adata, FORMULA, "diagnosis", effect=1.0, reference=reference)
 
 
 @pytest.mark.parametrize(
