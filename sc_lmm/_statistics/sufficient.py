@@ -146,7 +146,8 @@ class SufficientStatistics:
 
         The null hypothesis L beta = 0 is the model with span = null space of L.
         """
-        design = standardised(self._standard.times(span, np.linalg.pinv(span)), self.sizes)
+        back: Any = np.linalg.pinv(span)
+        design = standardised(self._standard.times(span, back), self.sizes)
         restricted = replace(self, **design._asdict())
         # A model that cannot absorb a constant needs the means as they are.
         return restricted if restricted.ones is not None else restricted.with_shift(np.zeros(self.n_genes))
