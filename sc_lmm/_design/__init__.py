@@ -2,6 +2,8 @@
 
 from .annotations import level_text
 from .coding import Coding
+from .columns import TOLERANCE, Columns, triangle, unit
+from .comparison import Comparison, comparisons_of
 from .formula import MixedFormula, parse_formula, read_column, read_term
 from .hypothesis import (
     Hypothesis,
@@ -17,13 +19,17 @@ from .model_matrix import Design, RandomTerm, build_design
 
 __all__ = [
     "Coding",
+    "Columns",
+    "Comparison",
     "Design",
     "Hypothesis",
     "MixedFormula",
     "RandomTerm",
+    "TOLERANCE",
     "TestSpec",
     "build_design",
     "check_marginal",
+    "comparisons_of",
     "find_term",
     "hypotheses_of",
     "is_random_term",
@@ -33,4 +39,6 @@ __all__ = [
     "read_term",
     "read_test",
     "tested_column",
+    "triangle",
+    "unit",
 ]

@@ -12,13 +12,14 @@ from formulaic.parser.types import Factor
 
 from .._errors import DesignError, alternatives
 from .._names import INTERCEPT, random_intercept
+from .aliases import names_in
 from .annotations import level_text
 from .code import translate
 from .formula import MixedFormula, parse_formula, read_column
 from .transforms import group_transforms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from formulaic import ModelSpec
     from formulaic.parser.types import Term
@@ -71,20 +72,55 @@ class Coding:
         kind: Factor.Kind | None = self.spec.encoder_state.get(factor.expr, (None,))[0]
         return kind
 
-    def row(self, where: Mapping[str, object]) -> NDArray[np.float64]:
-        """Row of X (p,) for a condition; columns that are not named are at their reference level, or 0 for numbers."""
-        values: dict[str, Any] = {
-            name: self.levels[name][0] if name in self.levels else 0.0 for name in self.formula.variables
-        }
+    def columns_of(self, term: str) -> set[str]:
+        """Columns of obs in a term."""
+        found = [name for factor in self.spec_terms[term].factors for name in names_in(factor.expr)]
+        return {self.annotations[name].column for name in found if name in self.annotations}
+
+    def is_as_it_is(self, term: str) -> bool:
+        """Whether a term is a product of columns as they are and of factors, and no transform of a number."""
+        factors = self.spec_terms[term].factors
+        return all(f.expr in self.annotations or self.kind_of(f) is Factor.Kind.CATEGORICAL for f in factors)
+
+    def values_of(self, column: str) -> tuple[Any, ...]:
+        """What a column may be in a condition, the usual first: its levels, numbers for ``C(number)``, or 0 and 1."""
+        factor = self._factor(column)
+        return (0.0, 1.0) if factor is None else tuple(factor.tolist())
+
+    def condition(self, where: Mapping[str, object]) -> dict[str, Any]:
+        """Check what is said of columns, and give levels as `values_of` does."""
+        known: dict[str, Any] = {}
         for name, value in where.items():
-            if name not in values:
-                msg = f"cond({name}=...) names a column that is not in the formula. {alternatives(name, values)}"
+            if name not in self.formula.variables:
+                found = alternatives(name, self.formula.variables)
+                msg = f"cond({name}=...) names a column that is not in the formula. {found}"
                 raise DesignError(msg)
-            values[name] = value if name in self.levels else _number(name, value)
-        used = {alias: a for alias, a in self.annotations.items() if a.column in values}
-        data = pd.DataFrame({alias: _coded(a, values[a.column]) for alias, a in used.items()}, index=[0])
-        context = group_transforms(pd.Series([None], dtype=object))
-        return self.spec.get_model_matrix(data, context=context).to_numpy(dtype=np.float64)[0]
+            factor = self._factor(name) if name in self.levels else None
+            known[name] = _number(name, value) if factor is None else factor.tolist()[_code(name, factor, value)]
+        return known
+
+    def row(self, where: Mapping[str, object]) -> NDArray[np.float64]:
+        """Row of X (p,) for a condition, see `rows`."""
+        return self.rows([self.condition(where)])[0]
+
+    def rows(self, conditions: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+        """Rows of X (n, p) for n conditions; columns that are not named are at their reference level, or 0 for numbers."""
+        usual = {name: self.values_of(name)[0] for name in self.formula.variables}
+        values = {name: [where.get(name, usual[name]) for where in conditions] for name in usual}
+        used = {alias: a for alias, a in self.annotations.items() if a.column in usual}
+        data = pd.DataFrame(
+            {alias: _coded(a, values[a.column]) for alias, a in used.items()}, index=range(len(conditions))
+        )
+        context = group_transforms(pd.Series([None] * len(conditions), dtype=object))
+        with np.errstate(
+            all="ignore"
+        ):  # log(0): a row that is not finite is no condition, which is said where it matters
+            return self.spec.get_model_matrix(data, context=context).to_numpy(dtype=np.float64)
+
+    def _factor(self, column: str) -> pd.Index | None:
+        """Levels of a column that is a factor in some term."""
+        levels = (used.categories for used in self.annotations.values() if used.column == column)
+        return next((found for found in levels if found is not None), None)
 
     def check_code(self) -> None:
         """Refuse code that no formula can have held, as in a file that was not written here."""
@@ -120,13 +156,19 @@ def _number(name: str, value: object) -> float:
     return float(value)
 
 
-def _coded(annotation: Annotation, value: Any) -> Any:
-    """Value for one cell, or an error that lists the levels."""
+def _coded(annotation: Annotation, values: Sequence[Any]) -> Any:
+    """Values (n,) as the column has them."""
     if annotation.categories is None:
-        return value
-    levels = [level_text(level) for level in annotation.categories]
+        return values
+    codes = [_code(annotation.column, annotation.categories, value) for value in values]
+    return pd.Categorical.from_codes(codes, categories=annotation.categories)
+
+
+def _code(column: str, categories: pd.Index, value: object) -> int:
+    """Position of a level, or an error that lists the levels."""
+    levels = [level_text(level) for level in categories]
     if level_text(value) not in levels:
         found = alternatives(level_text(value), levels)
-        msg = f"cond({annotation.column}={value!r}): no cell has this level, so it is not estimable. {found}"
+        msg = f"cond({column}={value!r}): no cell has this level, so it is not estimable. {found}"
         raise DesignError(msg)
-    return pd.Categorical.from_codes([levels.index(level_text(value))], categories=annotation.categories)
+    return levels.index(level_text(value))

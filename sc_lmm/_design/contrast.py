@@ -21,7 +21,7 @@ from .code import mask
 from .tokens import OPAQUE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -46,8 +46,8 @@ def is_contrast(text: str) -> bool:
     return re.search(r"\bcond\s*\(", OPAQUE.sub("", text)) is not None
 
 
-def read_contrast(text: str, row: Callable[[dict[str, object]], Array]) -> Array:
-    """Weights of the coefficients, (p,).
+def read_contrast(text: str, row: Callable[[dict[str, object]], Array]) -> Combination:
+    """Weights of the coefficients, and of the conditions as typed.
 
     Parameters
     ----------
@@ -58,47 +58,60 @@ def read_contrast(text: str, row: Callable[[dict[str, object]], Array]) -> Array
     """
     code, names = mask(text)
     try:
-        value = _value(ast.parse(code, mode="eval").body, lambda where: row({names.get(n, n): v for n, v in where}))
+        value = _value(ast.parse(code, mode="eval").body, lambda where: _condition(dict(where), names, row))
     except (ArithmeticError, MemoryError, RecursionError, SyntaxError, TypeError) as error:
         reason = str(error)
         for placeholder, name in names.items():
             reason = reason.replace(placeholder, f"`{name}`")
         msg = f"contrast {text!r} cannot be read: {reason}. {_HOW}"
         raise DesignError(msg) from error
-    if not isinstance(value, _Combination) or not np.isfinite(value.row).all():
+    if not isinstance(value, Combination) or not np.isfinite(value.row).all():
         msg = f"contrast {text!r} is not a combination of conditions. {_HOW}"
         raise DesignError(msg)
-    return value.row
+    return value
 
 
 @dataclass(frozen=True)
-class _Combination:
-    """Rows of X that can be added, subtracted, and multiplied by numbers, but not by each other."""
+class Combination:
+    """Conditions that can be added, subtracted, and multiplied by numbers, but not by each other."""
 
-    row: Array  # (p,)
+    row: Array  # (p,) the same of their rows of X
+    written: tuple[tuple[float, Mapping[str, object]], ...]  # each condition as typed, with its weight
 
-    def __add__(self, other: object) -> _Combination:
-        return _Combination(self.row + other.row) if isinstance(other, _Combination) else NotImplemented
+    def __add__(self, other: object) -> Combination:
+        if not isinstance(other, Combination):
+            return NotImplemented
+        return Combination(self.row + other.row, self.written + other.written)
 
-    def __sub__(self, other: object) -> _Combination:
-        return _Combination(self.row - other.row) if isinstance(other, _Combination) else NotImplemented
+    def __sub__(self, other: object) -> Combination:
+        return self + -other if isinstance(other, Combination) else NotImplemented
 
-    def __mul__(self, number: object) -> _Combination:
-        return _Combination(self.row * number) if isinstance(number, float) else NotImplemented
+    def __mul__(self, number: object) -> Combination:
+        if not isinstance(number, float):
+            return NotImplemented
+        return Combination(self.row * number, tuple((weight * number, where) for weight, where in self.written))
 
     __rmul__ = __mul__
 
-    def __truediv__(self, number: float) -> _Combination:
+    def __truediv__(self, number: float) -> Combination:
         return self * (1 / number)
 
-    def __neg__(self) -> _Combination:
-        return _Combination(-self.row)
+    def __neg__(self) -> Combination:
+        return self * -1.0
 
-    def __pos__(self) -> _Combination:
+    def __pos__(self) -> Combination:
         return self
 
 
-def _value(node: ast.expr, condition: Callable[[list[tuple[str, object]]], Array]) -> float | _Combination:
+def _condition(
+    where: Mapping[str, object], names: Mapping[str, str], row: Callable[[dict[str, object]], Array]
+) -> Combination:
+    """One condition, its columns called by their names."""
+    named = {names.get(name, name): value for name, value in where.items()}
+    return Combination(row(named), ((1.0, named),))
+
+
+def _value(node: ast.expr, condition: Callable[[list[tuple[str, object]]], Combination]) -> float | Combination:
     """Number or combination that a part of the contrast stands for."""
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
         return _OPERATIONS[type(node.op)](_value(node.left, condition), _value(node.right, condition))
@@ -107,7 +120,7 @@ def _value(node: ast.expr, condition: Callable[[list[tuple[str, object]]], Array
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
         return float(node.value)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "cond":
-        return _Combination(condition(_annotations(node)))
+        return condition(_annotations(node))
     msg = f"{ast.unparse(node)!r} is neither a condition nor a number"
     raise TypeError(msg)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class Hypothesis:
 
     name: str  # the level, column, term or contrast that the comparison is called after
     L: Array  # (df, p)
+    written: tuple[tuple[float, Mapping[str, Any]], ...] = ()  # a contrast's conditions as typed, each with its weight
 
     @property
     def df(self) -> int:
@@ -116,14 +117,15 @@ def joint_hypothesis(coding: Coding, tests: list[str]) -> Hypothesis:
 
 def contrast_hypothesis(coding: Coding, name: str, expression: str) -> Hypothesis:
     """One linear combination of the expected expression under conditions, e.g. ``cond(a='x') - cond(a='y')``."""
-    weights = read_contrast(expression, coding.row)
-    if np.abs(weights).max() < 1e-12:
+    found = read_contrast(expression, coding.row)
+    if np.abs(found.row).max() < 1e-12:
         msg = (
             f"contrast {expression!r} is zero for every coefficient: its conditions are coded alike. Columns not named "
             f"in cond() are at their reference level or 0; name the ones that should differ."
         )
         raise DesignError(msg)
-    return Hypothesis(name, weights[None, :])
+    written = tuple((weight, coding.condition(where)) for weight, where in found.written)
+    return Hypothesis(name, found.row[None, :], written)
 
 
 def find_term(coding: Coding, test: str) -> str:

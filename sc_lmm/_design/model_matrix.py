@@ -9,7 +9,7 @@ matrix is read. Z is never formed: a random intercept is one level code per cell
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,8 +22,10 @@ from .._names import INTERCEPT, random_intercept
 from .aliases import names_in
 from .annotations import as_factor, as_levels, as_value, is_number, level_text, read_annotation
 from .coding import Annotation, Coding
+from .columns import Columns, columns_by_level
 from .formula import MixedFormula, parse_formula
 from .transforms import group_transforms
+from .weights import cell_weights, relative_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,11 +43,12 @@ class RandomTerm:
     name: str
     levels: tuple[str, ...]  # (q,)
     codes: NDArray[np.int32]  # (n,) level of each cell
+    weights: NDArray[np.float64] | None = None  # (n,) of the cells, one on average; None if all are one
 
     @property
     def sizes(self) -> NDArray[np.float64]:
-        """Cells per level, the diagonal of Z'Z, shape (q,)."""
-        return np.bincount(self.codes, minlength=len(self.levels)).astype(np.float64)
+        """Cells per level as their weights count them, the diagonal of Z'WZ, shape (q,)."""
+        return np.bincount(self.codes, self.weights, minlength=len(self.levels)).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Design:
     """The model of every gene, for the n cells whose annotations are complete."""
 
     X: NDArray[np.float64]  # (n, p) fixed-effect columns in the user's units
+    columns: Columns  # the same by level of the grouping
     random: RandomTerm
     kept: NDArray[np.bool_]  # (n_obs,) cells without missing annotations
     coding: Coding
@@ -84,9 +88,20 @@ class Design:
         return self.coding.constant
 
     @property
-    def columns(self) -> set[str]:
+    def obs_columns(self) -> set[str]:
         """Columns of obs that the model names."""
         return {used.column for used in self.coding.annotations.values()} | {self.random.name}
+
+    def regrouped(self, random: RandomTerm) -> Design:
+        """The same cells and columns under another grouping."""
+        return replace(self, columns=_by_level(self.X, self.coef_names, random), random=random)
+
+    def codes_of(self, factor: str) -> NDArray[np.int64]:
+        """Level of each cell in an annotation that is a factor, (n,)."""
+        found = (
+            a for a, used in self.coding.annotations.items() if used.column == factor and used.categories is not None
+        )
+        return self.data[next(found)].cat.codes.to_numpy().astype(np.int64)
 
     def factor_of(self, term: str) -> str | None:
         """Name the annotation behind a term that is one categorical column, None for any other term."""
@@ -99,6 +114,11 @@ class Design:
         ]
         return self.data[aliases[0]].to_numpy(dtype=np.float64) if aliases else None
 
+    def levels_of(self, column: str) -> pd.Series:
+        """Levels (n,) of a column that the formula uses as a factor."""
+        used = self.coding.annotations.items()
+        return self.data[next(a for a, u in used if u.column == column and u.categories is not None)]
+
     def categoricals(self, term: str) -> list[pd.Series | None]:
         """Levels (n,) of each factor of a term, None for one that is not made of one categorical column."""
         return [self._categorical(factor) for factor in self.coding.spec_terms[term].factors]
@@ -110,7 +130,9 @@ class Design:
         return self.data[used[0]] if self.coding.annotations[used[0]].categories is not None else None
 
 
-def build_design(formula: str, obs: pd.DataFrame, *, reference: Mapping[str, str] | None = None) -> Design:
+def build_design(
+    formula: str, obs: pd.DataFrame, *, reference: Mapping[str, str] | None = None, weights: str | None = None
+) -> Design:
     """Code `formula` on the cells of `obs`.
 
     Parameters
@@ -121,13 +143,17 @@ def build_design(formula: str, obs: pd.DataFrame, *, reference: Mapping[str, str
         One row per cell, shape (n_obs, n_annotations).
     reference
         Factor -> the level that the others are compared with, by default its first.
+    weights
+        Column of `obs`, or a transform of one as a formula writes it, with a weight for each cell.
     """
     parsed = parse_formula(formula)
     for factor, level in (reference or {}).items():
         _check_is_factor(factor, level, parsed, obs)
     found = {use: _annotation(obs, use) for use in parsed.uses}
     group = as_levels(read_annotation(obs, parsed.group))
+    weighed = None if weights is None else cell_weights(weights, obs)
     kept = np.logical_and.reduce([column.notna().to_numpy() for column in (*found.values(), group)])
+    kept &= True if weighed is None else ~np.isnan(weighed)
     if not kept.any():
         columns = listing(dict.fromkeys([*parsed.variables, parsed.group]))
         msg = f"No cell has a value in every column of the model ({columns}). Fill the gaps or drop a column."
@@ -138,6 +164,7 @@ def build_design(formula: str, obs: pd.DataFrame, *, reference: Mapping[str, str
     for factor, level in (reference or {}).items():
         used |= {use: _with_reference(column, level) for use, column in used.items() if use.column == factor}
     random = _random_intercept(_of_cells(group, kept), parsed.group)
+    random = random if weighed is None else replace(random, weights=relative_weights(weighed[kept]))
     return _coded(parsed, used, random, kept)
 
 
@@ -213,6 +240,7 @@ def _coded(parsed: MixedFormula, used: Mapping[Use, pd.Series], random: RandomTe
     names = tuple(aliases.restore(str(name)) for name in spec.column_names)
     X = np.ascontiguousarray(matrix.to_numpy(dtype=np.float64))
     _check_columns(X, names)
+    columns = _by_level(X, names, random)
     terms = {aliases.term_text(term) if str(term) != "1" else INTERCEPT: term for term in spec.term_slices}
     coding = Coding(
         formula=parsed,
@@ -220,12 +248,12 @@ def _coded(parsed: MixedFormula, used: Mapping[Use, pd.Series], random: RandomTe
         terms={name: spec.term_slices[term] for name, term in terms.items()},
         group=random.name,
         group_levels=random.levels,
-        constant=_constant(X, names),
+        constant=_constant(columns, names),
         annotations={alias: Annotation(use.column, levels[use]) for alias, use in called.items()},
         spec=spec,
         spec_terms=terms,
     )
-    return Design(X, random, kept, coding, data)
+    return Design(X, columns, random, kept, coding, data)
 
 
 def _matrix(
@@ -251,12 +279,11 @@ def _check_columns(X: NDArray[np.float64], names: Sequence[str]) -> None:
         raise DesignError(msg)
 
 
-def _constant(X: NDArray[np.float64], names: Sequence[str]) -> tuple[float, ...] | None:
+def _by_level(X: NDArray[np.float64], names: Sequence[str], random: RandomTerm) -> Columns:
+    intercept = names.index(INTERCEPT) if INTERCEPT in names else None
+    return columns_by_level(X, random.codes, random.sizes, intercept, random.weights)
+
+
+def _constant(columns: Columns, names: Sequence[str]) -> tuple[float, ...] | None:
     """Coefficients that give every cell a 1, (p,), None if the columns of X cannot."""
-    if INTERCEPT in names:
-        return tuple(float(name == INTERCEPT) for name in names)
-    length = np.sqrt((X**2).mean(axis=0))
-    length[length == 0] = 1.0
-    scaled = X / length
-    ones = np.linalg.lstsq(scaled.T @ scaled, scaled.sum(axis=0), rcond=None)[0]
-    return tuple(ones / length) if np.allclose(scaled @ ones, 1.0, atol=1e-8) else None
+    return tuple(float(name == INTERCEPT) for name in names) if INTERCEPT in names else columns.constant

@@ -127,7 +127,7 @@ def _complete(
         return Answer(test, nothing, nothing, Effects(nothing, nothing), fit)
     low, high = (np.where(np.isnan(test.stat), np.nan, limit) for limit in (limits or (nothing, nothing)))
     enough = np.count_nonzero(~np.isnan(test.log_pval)) >= ENOUGH_GENES
-    score = np.sign(test.coef) * np.sqrt(chi2_log_isf(test.log_pval, 1))
+    score = test.scores if test.method == "lrt" else np.sign(test.coef) * np.sqrt(chi2_log_isf(test.log_pval, 1))
     unit = estimates.stats.root_mean_square
     effects = shrink_effects(test.coef, score, unit) if enough else Effects(nothing, nothing)
     return Answer(test, low, high, effects, fit)

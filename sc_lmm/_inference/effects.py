@@ -16,19 +16,21 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numba import njit
+
+from .._compile import compiled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
 
-_compiled = njit(nogil=True, cache=True, error_model="numpy")
+_compiled = compiled(error_model="numpy")
 
 _MOST_GENES = 3_000  # tell the distribution as well as all do
 _RATIO = math.sqrt(2)  # of neighbouring tau
 _NULL_GENES = 10.0  # that zero is favoured by
 _MOST_STEPS, _TOLERANCE = 500, 1e-6  # of the mean log-likelihood
+_UNSEEN = 1e-7  # weight of a component that no gene has
 
 
 class Effects(NamedTuple):
@@ -59,7 +61,8 @@ def shrink_effects(coef: Array, score: Array, unit: Array) -> Effects:
     tau = _grid(b, s)
     order = np.lexsort((s, b))[:: max(1, -(-usable.size // _MOST_GENES))]
     weights = _fit(_likelihoods(b[order], s[order], tau))
-    mean, lfsr = _posterior(b, s, tau, weights)
+    seen = weights > _UNSEEN
+    mean, lfsr = _posterior(b, s, tau[seen], weights[seen] / weights[seen].sum())
     out.mean[usable], out.lfsr[usable] = mean * unit[usable], lfsr
     return out
 
@@ -105,12 +108,12 @@ def _fit(likelihood: Array) -> Array:
 def _posterior(b: Array, s: Array, tau: Array, weights: Array) -> tuple[Array, Array]:
     """Posterior mean and local false sign rate of each gene."""
     mean, lfsr = np.empty(b.size), np.empty(b.size)
-    log_part = np.empty(tau.size)
+    log_part, log_weights = np.empty(tau.size), np.log(weights)
     for g in range(b.size):
         largest = -np.inf
         for k in range(tau.size):
             variance = s[g] * s[g] + tau[k] * tau[k]
-            log_part[k] = math.log(weights[k]) - (math.log(variance) + b[g] * b[g] / variance) / 2
+            log_part[k] = log_weights[k] - (math.log(variance) + b[g] * b[g] / variance) / 2
             largest = max(largest, log_part[k])
         total, first, wrong = 0.0, 0.0, 0.0
         for k in range(tau.size):

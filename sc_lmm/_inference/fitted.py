@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import linalg
 
 from .._design import Hypothesis, TestSpec, check_marginal, find_term, hypotheses_of, is_random_term
-from .._errors import DesignError, alternatives
+from .._errors import DesignError, alternatives, warn
 from .._names import random_intercept
+from .._statistics import null_model
 from . import storage
 from .answers import Answer, Choices, answer, answer_variance, is_moderated
 from .degrees_of_freedom import judged_between
@@ -27,6 +27,7 @@ from .summary import GeneSummary, TestResult
 from .table import result_table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -51,6 +52,7 @@ class LmmFit:
     n_dropped: int = 0  # cells left out for missing annotations
     n_jobs: int | None = None
     show_progress: bool | None = None
+    cautions: Callable[[Coding, TestSpec], Iterable[str]] | None = None  # what to warn of when a test is asked for
 
     @cached_property
     def estimates(self) -> Estimates:
@@ -80,6 +82,7 @@ class LmmFit:
     ) -> TestResult:
         """Test a term, several terms, contrasts, or the random term; see :func:`sc_lmm.tl.lmm_de`."""
         choices = Choices(method, calibrate, moderate, conf_level, corr_method, seed)
+        self.warn(test)
         if is_random_term(test, self.coding):
             name = random_intercept(self.coding.group)
             return TestResult({name: self._table(answer_variance(self.estimates, name, seed), corr_method)}, "rlrt")
@@ -88,6 +91,11 @@ class LmmFit:
             found = answer(self.estimates, hypothesis, choices)
             tables[hypothesis.name] = self._table(found, corr_method, hypothesis)
         return TestResult(tables, method, moderated=is_moderated(self.estimates, choices))
+
+    def warn(self, test: TestSpec) -> None:
+        """Warn, once for this fit, of what changes the meaning of the p-values of a test."""
+        for sentence in self.cautions(self.coding, test) if self.cautions else ():
+            warn(sentence)
 
     def pvals(
         self,
@@ -113,8 +121,9 @@ class LmmFit:
         coding = self.coding.without(name)
         keep = [self.coding.coef_names.index(c) for c in coding.coef_names]
         eye = np.eye(len(self.coding.coef_names))
-        stats = self.stats.restrict(linalg.null_space(eye[self.coding.terms[name]] @ self.stats.basis))
-        return replace(self, coding=coding, stats=replace(stats, basis=stats.basis[keep]))
+        stats = null_model(self.stats, Hypothesis(name, eye[self.coding.terms[name]]))
+        stats = replace(stats, basis=stats.basis[keep], columns=stats.columns[:, keep])
+        return replace(self, coding=coding, stats=stats)
 
     def gene(self, name: str) -> GeneSummary:
         """Summary of one gene's fit as lme4 prints it, with its random effects."""

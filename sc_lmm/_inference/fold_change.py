@@ -3,8 +3,7 @@
     mu_0 = x_0' beta, mu_1 = mu_0 + L beta        log2 ((expm1(mu_1) + 1e-9) / (expm1(mu_0) + 1e-9))
 
 x_0 is the average row of X, but for the columns of the tested factors: these are as in the condition that is compared
-with (the negative part of L). A numeric column is compared one unit above its average with its average. scanpy takes the
-same ratio of plain group means, so that the two can be compared gene by gene; a coefficient in log2 units would be much
+with (the negative part of L). A numeric column is compared over one unit about its average. scanpy takes the same ratio of plain group means, so that the two can be compared gene by gene; a coefficient in log2 units would be much
 smaller for a gene that few cells express, because most of its values are zero.
 """
 
@@ -40,8 +39,8 @@ def reference_row(stats: SufficientStatistics, coding: Coding, L: Array) -> Arra
     """The row of X of the condition that a comparison `L` (p,) starts from, in the user's columns, (p,)."""
     row = average_row(stats)
     for term, columns in coding.terms.items():
-        if L[columns].any() and coding.is_categorical(term):
-            row[columns] = np.maximum(-L[columns], 0)
+        if L[columns].any():
+            row[columns] = np.maximum(-L[columns], 0) if coding.is_categorical(term) else row[columns] - L[columns] / 2
     return row
 
 

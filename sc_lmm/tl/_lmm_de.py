@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from .._design import Design
     from .._inference import LmmFit
-    from .._report import DesignReport
 
 
 @doc_params
@@ -36,6 +34,7 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     test: TestSpec,
     *,
     reference: str | dict[str, str] | None = None,
+    weights: str | None = None,
     layer: str | None = None,
     use_raw: bool = False,
     mask_var: NDArray[np.bool_] | pd.Series | str | None = None,
@@ -75,6 +74,7 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     reference
         Level of the tested factor that the others are compared with, or a dict from factors to levels. By default the
         first category.
+    {weights}
     {layer}
     {use_raw}
     {mask_var}
@@ -139,7 +139,8 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     Warns
     -----
     LmmWarning
-        Once per call each: for raw counts, negative values, few donors, and genes that could not be fitted.
+        Once per call each: for raw counts, negative values, genes that could not be fitted, and what changes the
+        meaning of p-values, such as few donors or cells that count as replicates.
 
     Notes
     -----
@@ -174,8 +175,10 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     check_destination(adata, key_added, copy=copy)
     test = read_test(test)
     source = read_expression(adata, layer=layer, use_raw=use_raw, mask_var=mask_var)
-    design = build_design(formula, adata.obs, reference=_reference_levels(reference, test))
-    report = _checked_report(design, test, adata.obs)
+    design = build_design(formula, adata.obs, reference=_reference_levels(reference, test), weights=weights)
+    report = audit(design, test, adata.obs)
+    report.raise_if_refused()
+    report.warn()
 
     fit = fit_cells(source, design, n_jobs=n_jobs, show_progress=show_progress)
     choices: dict[str, Any] = {"method": method, "conf_level": conf_level, "corr_method": corr_method, "seed": seed}
@@ -183,7 +186,13 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
 
     _warn_of_failures(fit, np.asarray(result.table["status"].cat.codes))
     calibrated = calibrate and method == "lrt" and not result.moderated
-    choices |= {"calibrate": calibrated, "moderate": result.moderated, "use_raw": use_raw, "layer": layer}
+    choices |= {
+        "calibrate": calibrated,
+        "moderate": result.moderated,
+        "use_raw": use_raw,
+        "layer": layer,
+        "weights": weights,
+    }
     adata = adata.copy() if copy else adata
     described = {"params": _params(fit, test, choices), "design": report.to_uns(), **_describe(fit, result.table)}
     write_results(adata, key_added, result.tables, described, source.tested)
@@ -199,16 +208,6 @@ def _reference_levels(reference: str | dict[str, str] | None, test: TestSpec) ->
         )
         raise DesignError(msg)
     return {unquoted(test): reference}
-
-
-def _checked_report(design: Design, test: TestSpec, obs: pd.DataFrame) -> DesignReport:
-    """Refuse, before anything is read, what the design cannot answer; warn once of an arm with few donors."""
-    report = audit(design, test, obs)
-    report.raise_if_refused()
-    few = [verdict.message for verdict in report.verdicts if verdict.code == "few_donors"]
-    if few:
-        warn(" ".join(few))
-    return report
 
 
 def _warn_of_failures(fit: LmmFit, status: NDArray[Any]) -> None:

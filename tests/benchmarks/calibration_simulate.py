@@ -116,19 +116,15 @@ def draw(cohort: Cohort, genes: Genes, rng: np.random.Generator) -> SufficientSt
     X, n, G = cohort.design.X, cohort.sizes, genes.rho.size
     m = n.size
     xbar = np.stack([np.bincount(cohort.donor, column) / n for column in X.T], axis=1)  # (m, p)
-    W = ((X[:, 1] - xbar[cohort.donor, 1]) ** 2).sum()
     u, e, z = rng.standard_normal((m, G)), rng.standard_normal((m, G)), rng.standard_normal(G)
     rest = rng.chisquare(X.shape[0] - m - 1, G)
     level = genes.sigma * (np.sqrt(genes.rho) * u + e / np.sqrt(n)[:, None])
     level += genes.mean + xbar[:, 2:] * genes.effect
-    ZtY = n[:, None] * level
-    XtY = xbar.T @ ZtY
-    XtY[1] += genes.sigma * np.sqrt(W) * z
     return replace(
         cohort.stats,
-        XtY=cohort.stats.basis.T @ XtY,
-        ZtY=ZtY,
-        yty=genes.sigma**2 * (z**2 + rest) + (ZtY * level).sum(axis=0),
+        ZtY=n[:, None] * level,
+        DtY=genes.sigma * z[None, :],
+        rest=genes.sigma**2 * rest,
         nonzero=np.full(G, X.shape[0]),
         shift=np.zeros(G),
     )

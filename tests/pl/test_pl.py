@@ -29,6 +29,8 @@ mpl.use("agg")
 
 # scanpy 1.11 and 1.12, anndata 0.13: written for pandas 2, run with pandas 3
 pytestmark = [
+    # what the design report cautions of is not the matter here
+    pytest.mark.filterwarnings("ignore:The p-values of treated"),
     pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame"),
     pytest.mark.filterwarnings("ignore:The 'mode.chained_assignment' option is deprecated"),
 ]
