@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .._inference import LmmFit
+
+_LOG = logging.getLogger("sc_lmm")
 
 
 @doc_params
@@ -83,10 +86,15 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
         and differ in the denominator degrees of freedom: ``"between-within"`` (donors less donor-level coefficients),
         ``"satterthwaite"`` [2]_, ``"kenward-roger"`` (with its adjusted standard error [3]_), ``"wald"`` (infinite).
     calibrate
-        Divide the ratio by its expectation under the null hypothesis for this design and the gene's rho, which a
-        chi-square takes to be 1. With few donors it is larger and uncalibrated p-values are too small.
+        Where nothing is learned from other genes: divide the ratio by its expectation under the null hypothesis for this
+        design and the gene's rho, which a chi-square takes to be 1. With few donors it is larger and uncalibrated p-values
+        are too small. ``calibrate=False`` alone asks for the chi-square.
     moderate
-        For t and F: squeeze the variance of the contrast across genes (limma's empirical Bayes [4]_).
+        Learn from all genes how much donors differ. For ``"lrt"``: the prior of the variance ratio rho is the distribution
+        that makes all genes most likely, varying with mean expression [5]_, and ``pvals``, ``coef``, ``se`` and limits are
+        those of the exact F and t at known rho, averaged over what it says of the gene's own. ``None`` does so from 200
+        genes on, ``True`` insists. Genes that are added or left out change others only through this prior. For t and F:
+        squeeze the variance of the contrast across genes (limma's empirical Bayes [4]_).
     reml
         Restricted likelihood or not. ``None`` follows the method: ``"lrt"`` needs maximum likelihood, t and F tests
         need REML, and asking for the other is an error that says why.
@@ -110,12 +118,14 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
 
     ``adata.varm[key_added]``
         Table of the first comparison (the joint test of a factor with more than two levels, else the only one), a row
-        per gene: ``coef`` and ``se`` in units of the matrix, ``ci_low`` and ``ci_high``, ``logfoldchanges`` (log2; only
+        per gene: ``coef`` and ``se`` in units of the matrix, ``ci_low`` and ``ci_high``, ``coef_shrunken`` and ``lfsr``
+        (the effect and the probability that its sign is wrong under the distribution of all genes' effects [6]_),
+        ``logfoldchanges`` (log2, by scanpy's convention at the model's adjusted means; only
         where ``sc.pp.log1p`` has declared the logarithm, else NaN), ``scores`` (signed root of the statistic for one
         degree of freedom, the statistic for several), ``df``, ``pvals``, ``pvals_adj``, ``log10_pvals`` (exact where
         ``pvals`` underflows), ``lrt`` (the ratio before calibration), ``pvals_chi2`` (what lme4 prints),
         ``calibration`` (what the ratio was divided by), ``sd_<group>`` (standard deviation between donors),
-        ``sd_residual``, ``icc`` (share of the variance that is between donors), ``loglik``, ``loglik_null``,
+        ``sd_residual``, ``icc`` (share of the variance that is between donors), ``icc_moderated`` (its posterior mean), ``loglik``, ``loglik_null``,
         ``pct_expressed`` (share of cells in which the gene is not zero) and ``status``.
     ``adata.varm[f"{key_added}_{comparison}"]``
         The same for each further comparison.
@@ -161,6 +171,9 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     .. [2] Kuznetsova, Brockhoff, Christensen (2017). lmerTest package. J. Stat. Softw. 82(13).
     .. [3] Kenward, Roger (1997). Small sample inference for fixed effects from REML. Biometrics 53, 983-997.
     .. [4] Smyth (2004). Linear models and empirical Bayes methods. Stat. Appl. Genet. Mol. Biol. 3(1).
+    .. [5] Koenker, Mizera (2014). Convex optimization, shape constraints, compound decisions, and empirical Bayes rules.
+       J. Am. Stat. Assoc. 109, 674-685.
+    .. [6] Stephens (2017). False discovery rates: a new deal. Biostatistics 18(2), 275-294.
 
     Examples
     --------
@@ -193,6 +206,7 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
         "layer": layer,
         "weights": weights,
     }
+    _LOG.info("%s", repr(result).splitlines()[0])
     adata = adata.copy() if copy else adata
     described = {"params": _params(fit, test, choices), "design": report.to_uns(), **_describe(fit, result.table)}
     write_results(adata, key_added, result.tables, described, source.tested)

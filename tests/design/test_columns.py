@@ -112,6 +112,7 @@ def test_how_the_columns_give_a_constant(formula, expected):
 def test_columns_follow_the_design():
     obs = pd.DataFrame({"donor": list("aabbcc"), "x": [1.0, 2, 3, 4, 5, 7]})
     design = build_design("~ x + (1 | donor)", obs)
-    assert design.columns is design.columns
-    doubled = replace(design, X=2 * design.X)
-    assert (doubled.columns.scale == 2 * design.columns.scale).all()
+    doubled = build_design("~ x + (1 | donor)", obs.assign(x=2 * obs["x"]))
+    assert (doubled.columns.scale == design.columns.scale * [1, 2]).all()
+    other = design.regrouped(replace(design.random, codes=design.random.codes[::-1]))
+    assert (other.columns.means[:, 1] != design.columns.means[:, 1]).any()

@@ -182,6 +182,7 @@ def test_every_way_to_ask_can_be_stored(tmp_path, name):
     assert_read_back(adata, h5ad(adata, tmp_path))
 
 
+@pytest.mark.filterwarnings("ignore:The p-values of x take its slope")
 def test_a_set_of_terms_is_the_list_of_them():
     results = [
         sl.tl.lmm_fit(make_adata(), "~ x + stage + (1 | donor)").test(t).table for t in ({"x", "stage"}, ["x", "stage"])
