@@ -146,13 +146,14 @@ class LmmFit:
         return self.estimates.calibration(hypothesis, seed)
 
     def save(self, path: str | Path) -> None:
-        """Write the fit to a file. Load it with :meth:`load`, and only from sources you trust: it is a pickle."""
+        """Write the statistics and the coding, from which every answer follows, to a file."""
         storage.save(self, path)
 
     @staticmethod
     def load(path: str | Path) -> LmmFit:
-        """Read a fit that :meth:`save` wrote."""
+        """Read a fit that :meth:`save` wrote. Nothing that the file holds is run."""
         fit: LmmFit = storage.load(path, LmmFit)
+        fit.coding.check_code()
         return fit
 
     def __repr__(self) -> str:
