@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -168,7 +169,7 @@ class LmmFit:
         )
 
     def _repr_html_(self) -> str:
-        lines = [line.strip() for line in repr(self).splitlines()]
+        lines = [escape(line.strip()) for line in repr(self).splitlines()]
         return f"<b>{lines[0]}</b><br>" + "<br>".join(lines[1:])
 
     def _hypotheses(self, test: TestSpec) -> list[Hypothesis]:
