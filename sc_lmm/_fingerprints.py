@@ -21,8 +21,9 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: odd, 
 
 def fingerprints(table: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.int32]:
     """Mix the bits of the numbers of each row, (n_rows,). Signed and short, because R reads no other integers."""
-    values = table[list(columns)].to_numpy(dtype=np.float64) + 0.0  # -0 becomes 0
+    values = table[list(columns)].to_numpy(dtype=np.float64, copy=True)
     values[np.isnan(values)] = np.nan  # there are many
+    values += 0.0  # -0 becomes 0
     mixed = np.zeros(len(values), dtype=np.uint64)
     for bits in np.ascontiguousarray(values.T).view(np.uint64):
         mixed = (mixed ^ bits) * _MULTIPLIER

@@ -17,7 +17,7 @@ from formulaic.transforms import TRANSFORMS
 from .._errors import DesignError
 from .._names import quoted
 
-_CODINGS = ("treatment", "sum", "helmert", "diff", "poly", "sas", "custom")
+_CODINGS = [name for name in vars(TRANSFORMS["contr"]) if not name.startswith("_")]  # treatment, sum, helmert, ...
 _CODING_CLASSES = {"Sum", "Helmert", "Diff", "Poly"}
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from formulaic.errors import FormulaicError
 from formulaic.parser.types import Factor
 
 from .._errors import DesignError, alternatives
-from .._names import INTERCEPT, random_intercept
+from .._names import INTERCEPT, quoted, random_intercept
 from .aliases import names_in
 from .annotations import level_text
 from .code import translate
@@ -103,19 +105,32 @@ class Coding:
         """Row of X (p,) for a condition, see `rows`."""
         return self.rows([self.condition(where)])[0]
 
-    def rows(self, conditions: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
-        """Rows of X (n, p) for n conditions; columns that are not named are at their reference level, or 0 for numbers."""
+    def rows(self, conditions: Sequence[Mapping[str, Any]], terms: Sequence[str] | None = None) -> NDArray[np.float64]:
+        """Rows of X (n, p) for n conditions; columns that are not named are at their reference level, or 0 for numbers.
+
+        With `terms`, these terms' columns alone. A row that is not finite is no condition, which is said where it matters.
+        """
         usual = {name: self.values_of(name)[0] for name in self.formula.variables}
         values = {name: [where.get(name, usual[name]) for where in conditions] for name in usual}
         used = {alias: a for alias, a in self.annotations.items() if a.column in usual}
-        data = pd.DataFrame(
-            {alias: _coded(a, values[a.column]) for alias, a in used.items()}, index=range(len(conditions))
-        )
-        context = group_transforms(pd.Series([None] * len(conditions), dtype=object))
-        with np.errstate(
-            all="ignore"
-        ):  # log(0): a row that is not finite is no condition, which is said where it matters
-            return self.spec.get_model_matrix(data, context=context).to_numpy(dtype=np.float64)
+        coded = {alias: _coded(a, values[a.column]) for alias, a in used.items()}
+        data = pd.DataFrame(coded, index=range(len(conditions)))
+        spec = self.spec if terms is None else self.spec.subset([self.spec_terms[term] for term in terms])
+        try:
+            with np.errstate(all="ignore"):  # log(0)
+                context = group_transforms(pd.Series([None] * len(conditions), dtype=object))
+                return spec.get_model_matrix(data, context=context).to_numpy(dtype=np.float64)
+        except (FormulaicError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            msg = (
+                f"{self.formula.text!r} has no value at this condition: {self.restore(str(error))} Name the columns of "
+                f"transforms in cond(); those that are not named are at their reference level or 0."
+            )
+            raise DesignError(msg) from error
+
+    def restore(self, text: str) -> str:
+        """Text with the names of columns in place of what they are called in `spec`."""
+        aliases = "|".join(self.annotations) or "(?!)"
+        return re.sub(rf"\b({aliases})\b", lambda found: quoted(self.annotations[found[0]].column), text)
 
     def _factor(self, column: str) -> pd.Index | None:
         """Levels of a column that is a factor in some term."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._errors import DesignError
 from .._names import random_intercept
 from .hypothesis import hypotheses_of, is_random_term
 
@@ -106,12 +107,15 @@ def _grid(coding: Coding, term: str) -> _Grid | None:
     touched = [t for t in coding.terms if coding.columns_of(t) & set(names)]
     slices = {t: np.arange(*coding.terms[t].indices(len(coding.coef_names))) for t in touched}
     columns = np.concatenate(list(slices.values()))
-    X = coding.rows([where | setting for setting in settings for where in conditions])
+    try:
+        X = coding.rows([where | setting for setting in settings for where in conditions], touched)
+    except DesignError:  # a spline at 0, where it has no value
+        return None
     return _Grid(
         sizes=tuple(len(levels[name]) for name in names),
         conditions=conditions,
         settings=settings,
-        rows=X[:, columns].reshape(len(settings), len(conditions), len(columns)),
+        rows=X.reshape(len(settings), len(conditions), len(columns)),
         columns=columns,
         own=np.isin(columns, slices[term]),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -147,13 +148,14 @@ class LmmFit:
         return self.estimates.calibration(hypothesis, seed)
 
     def save(self, path: str | Path) -> None:
-        """Write the fit to a file. Load it with :meth:`load`, and only from sources you trust: it is a pickle."""
+        """Write the statistics and the coding, from which every answer follows, to a file."""
         storage.save(self, path)
 
     @staticmethod
     def load(path: str | Path) -> LmmFit:
-        """Read a fit that :meth:`save` wrote."""
+        """Read a fit that :meth:`save` wrote. Nothing that the file holds is run."""
         fit: LmmFit = storage.load(path, LmmFit)
+        fit.coding.check_code()
         return fit
 
     def __repr__(self) -> str:
@@ -168,7 +170,7 @@ class LmmFit:
         )
 
     def _repr_html_(self) -> str:
-        lines = [line.strip() for line in repr(self).splitlines()]
+        lines = [escape(line.strip()) for line in repr(self).splitlines()]
         return f"<b>{lines[0]}</b><br>" + "<br>".join(lines[1:])
 
     def _hypotheses(self, test: TestSpec) -> list[Hypothesis]:

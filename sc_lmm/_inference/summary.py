@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,7 +44,7 @@ class TestResult:
         return "\n\n".join(parts)
 
     def _repr_html_(self) -> str:
-        return "".join(f"<p><b>{self._title(name)}</b></p>{self._view(name).to_html()}" for name in self.tables)
+        return "".join(f"<p><b>{escape(self._title(name))}</b></p>{self._view(name).to_html()}" for name in self.tables)
 
     def _title(self, name: str) -> str:
         found = int((self.tables[name]["pvals_adj"] < 0.05).sum())
@@ -105,7 +106,7 @@ class GeneSummary:
 
     def _repr_html_(self) -> str:
         head, *_ = repr(self).split("Fixed effects")
-        return f"<pre>{head}</pre>{self.fixed.to_html(float_format='{:.5g}'.format)}{self.ranef.to_html()}"
+        return f"<pre>{escape(head)}</pre>{self.fixed.to_html(float_format='{:.5g}'.format)}{self.ranef.to_html()}"
 
 
 def _range(effects: pd.Series) -> str:

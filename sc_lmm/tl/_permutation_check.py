@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,7 +81,7 @@ class PermutationCheck:
         return "\n".join([*self._head(), self.summary().to_string(float_format="{:.4f}".format)])
 
     def _repr_html_(self) -> str:
-        return "<br>".join(self._head()) + self.summary().to_html(float_format="{:.4f}".format)
+        return "<br>".join(map(escape, self._head())) + self.summary().to_html(float_format="{:.4f}".format)
 
     def _head(self) -> list[str]:
         there_are = "all that there are" if self.complete else "each different"

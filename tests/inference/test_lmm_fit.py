@@ -13,10 +13,11 @@ import pytest
 
 import sc_lmm as sl
 from sc_lmm._errors import DesignError
-from sc_lmm._inference.fitted import LmmFit
 
 if TYPE_CHECKING:
     import anndata as ad
+
+    from sc_lmm._inference.fitted import LmmFit
 
 # what the design report cautions of is not the matter here
 pytestmark = [
@@ -203,28 +204,6 @@ def test_no_array_has_the_length_of_the_cells(adata):
     assert not [a.shape for a in arrays if N_CELLS in a.shape]
     # A pickle holds whatever can be reached, found above or not.
     assert len(pickle.dumps(fit)) < len(pickle.dumps(adata.obs["age"].to_numpy())) * 20
-
-
-def test_saved_and_loaded_fits_answer_alike(fit, tmp_path):
-    before = fit.test("diagnosis").table
-    fit.save(tmp_path / "fit.pkl")
-    loaded = LmmFit.load(tmp_path / "fit.pkl")
-    pd.testing.assert_frame_equal(loaded.test("diagnosis").table, before)
-    contrast = "cond(diagnosis='Alzheimer', age=70) - cond(age=60)"
-    for ask in (
-        lambda f: f.contrast(contrast, method="kenward-roger").table,
-        lambda f: f.drop("age").test("diagnosis", method="wald").table,
-        lambda f: f.ranef(f.var_names[0]),
-    ):
-        pd.testing.assert_frame_equal(ask(loaded), ask(fit))
-    assert repr(loaded) == repr(fit)
-
-
-def test_load_refuses_another_object(fit, tmp_path):
-    path = tmp_path / "other.pkl"
-    path.write_bytes(pickle.dumps({"not": "a fit"}))
-    with pytest.raises(TypeError, match="does not hold an LmmFit but a dict"):
-        LmmFit.load(path)
 
 
 def test_estimates_are_computed_once(adata, monkeypatch):
