@@ -103,7 +103,7 @@ class LmmFit:
         return replace(
             self,
             coding=coding,
-            stats=replace(stats, basis=stats.basis[keep], columns=stats.columns[:, keep]),
+            stats=replace(stats, basis=stats.basis[keep], columns=stats.columns[:, keep], origin=stats.origin[keep]),
             _models={},
         )
 

@@ -52,7 +52,8 @@ class SufficientStatistics:
     nonzero: NDArray[np.int64]  # (G,) cells that express the gene
     shift: Array  # (G,) what was subtracted from y
     basis: Array  # (p_user, p) standardised columns = user's columns @ basis, so beta = basis @ beta_standardised
-    columns: Array  # (p, p_user) and back
+    columns: Array  # (p, p_user) and back: user's columns = standardised columns @ columns + origin
+    origin: Array  # (p_user,)
 
     @property
     def n_cells(self) -> int:
@@ -111,6 +112,7 @@ class SufficientStatistics:
         """The user's columns less their means, in units of their spread, (p, p_user); 0 for one that is constant."""
         mean = 0.0 if self.ones is None else np.outer(self.ones, self.ones @ self.columns)
         length, spread = np.linalg.norm(self.columns, axis=0), np.linalg.norm(self.columns - mean, axis=0)
+        length = np.hypot(length, self.origin)
         varies = spread > TOLERANCE * unit(spread, length)
         return np.where(varies, (self.columns - mean) / np.where(varies, spread, 1.0), 0.0)
 
@@ -227,6 +229,7 @@ def sufficient_statistics(
     stats = SufficientStatistics(
         sizes=sizes,
         **standard._asdict(),
+        origin=design.columns.origin,
         ZtY=sums.ZtY,
         DtY=sums.CtY,
         rest=_rest(sums, sizes),
