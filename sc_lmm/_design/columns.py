@@ -62,6 +62,13 @@ class Columns:
         means[:, self.intercept] = 1.0
         return means
 
+    @property
+    def origin(self) -> Array:
+        """What `model_means` are less than the user's, in the user's units, (p,)."""
+        if self.intercept is None:
+            return np.zeros(self.scale.size)
+        return np.where(np.arange(self.scale.size) == self.intercept, 0.0, self.scale * self.shift)
+
     @cached_property
     def triangle(self) -> Array:
         """Triangular factor of X, X being R and `model_means`: what each column has beside earlier ones is its diagonal."""

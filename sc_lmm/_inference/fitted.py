@@ -124,8 +124,8 @@ class LmmFit:
         keep = [self.coding.coef_names.index(c) for c in coding.coef_names]
         eye = np.eye(len(self.coding.coef_names))
         stats = null_model(self.stats, Hypothesis(name, eye[self.coding.terms[name]]))
-        stats = replace(stats, basis=stats.basis[keep], columns=stats.columns[:, keep])
-        return replace(self, coding=coding, stats=stats)
+        columns, origin = stats.columns[:, keep], stats.origin[keep]
+        return replace(self, coding=coding, stats=replace(stats, basis=stats.basis[keep], columns=columns, origin=origin))
 
     def gene(self, name: str) -> GeneSummary:
         """Summary of one gene's fit as lme4 prints it, with its random effects."""

@@ -124,6 +124,7 @@ def balanced_statistics(n_donors: int, n_cells: int, *, paired: bool) -> tuple[S
         shift=np.zeros(1),
         basis=np.eye(2),
         columns=np.eye(2),
+        origin=np.zeros(2),
     )
     return stats.restrict(np.eye(2)), Hypothesis("group", np.array([[0.0, 1.0]]))
 

@@ -33,7 +33,7 @@ class Standard(NamedTuple):
     """Columns of X by level and within levels: p columns, q levels, w dimensions within."""
 
     basis: Array  # (p_user, p) these columns = user's columns @ basis
-    columns: Array  # (p, p_user) user's columns = these @ columns, or what these can give of them
+    columns: Array  # (p, p_user) user's columns = these @ columns + origin, or what these can give of them
     ZtX: Array  # (q, p)
     DtX: Array  # (w, p)
 
@@ -103,13 +103,12 @@ def _rotation(within: Array) -> tuple[Array, Array]:
 
 
 def _in_users_columns(columns: Columns) -> tuple[Array, Array]:
-    """The orthonormal columns as combinations of the user's, and back."""
+    """The orthonormal columns as combinations of the user's, and back to these less their origin."""
     T, back = linalg.solve_triangular(columns.triangle, np.eye(len(columns.triangle))), columns.triangle.copy()
     basis = T / columns.scale[:, None]
     if columns.intercept is not None:
         others = np.arange(len(T)) != columns.intercept
         basis[columns.intercept] -= columns.shift[others] @ T[others]
-        back[:, others] += np.outer(back[:, columns.intercept], columns.shift[others])
     return basis, back * columns.scale
 
 

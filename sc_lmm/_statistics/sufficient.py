@@ -54,7 +54,8 @@ class SufficientStatistics:
     nonzero: NDArray[np.int64]  # (G,) cells that express the gene
     shift: Array  # (G,) what was subtracted from y
     basis: Array  # (p_user, p) standardised columns = user's columns @ basis, so beta = basis @ beta_standardised
-    columns: Array  # (p, p_user) and back
+    columns: Array  # (p, p_user) and back: user's columns = standardised columns @ columns + origin
+    origin: Array  # (p_user,)
     negative: int = 0  # above 0 if an entry that was read is below 0
     log_weights: float = 0.0  # sum of the logarithms of the weights, which are one on average
 
@@ -120,6 +121,7 @@ class SufficientStatistics:
         """The user's columns less their means, in units of their spread, (p, p_user); 0 for one that is constant."""
         mean = 0.0 if self.ones is None else np.outer(self.ones, self.ones @ self.columns)
         length, spread = np.linalg.norm(self.columns, axis=0), np.linalg.norm(self.columns - mean, axis=0)
+        length = np.hypot(length, self.origin)
         varies = spread > TOLERANCE * unit(spread, length)
         return np.where(varies, (self.columns - mean) / np.where(varies, spread, 1.0), 0.0)
 
@@ -242,6 +244,7 @@ def sufficient_statistics(
     stats = SufficientStatistics(
         sizes=sizes,
         **standard._asdict(),
+        origin=design.columns.origin,
         ZtY=sums.ZtY,
         DtY=sums.CtY,
         rest=_rest(sums, sizes),

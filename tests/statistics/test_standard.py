@@ -66,7 +66,8 @@ def test_standardised_columns(formula, seed, exponent):
     # They are the columns of the user to the last digits, however few of these tell two of them apart.
     made = standard.ZtX[codes] / sizes[codes, None] + D @ standard.DtX
     length = np.linalg.norm(design.X, axis=0)
-    np.testing.assert_allclose(made @ (standard.columns / length), design.X / length, atol=2e-15)
+    found = made @ (standard.columns / length) + design.columns.origin / length
+    np.testing.assert_allclose(found, design.X / length, atol=2e-15)
 
 
 @pytest.mark.parametrize("formula", FORMULAS)
@@ -75,12 +76,12 @@ def test_the_basis_leads_there_and_back(formula):
     design = build_design(formula, obs)
     stats = sufficient_statistics(np.zeros((len(obs), 1)), design, show_progress=False)
     largest = np.abs(design.X).max(axis=0)
-    condition = np.linalg.norm(stats.columns / largest) * np.linalg.norm(stats.basis * largest[:, None])
-    np.testing.assert_allclose(stats.columns @ stats.basis, np.eye(stats.n_columns), atol=1e-15 * condition)
+    condition = np.hypot(np.linalg.norm(stats.columns / largest), 1) * np.linalg.norm(stats.basis * largest[:, None])
+    columns = stats.columns if stats.ones is None else stats.columns + np.outer(stats.ones, stats.origin)
+    np.testing.assert_allclose(columns @ stats.basis, np.eye(stats.n_columns), atol=1e-15 * condition)
     level_means = np.stack([design.X[design.random.codes == j].mean(axis=0) for j in range(N_DONORS)])
-    np.testing.assert_allclose(
-        stats.ZtX / stats.sizes[:, None] @ stats.columns / largest, level_means / largest, atol=1e-14
-    )
+    found = stats.ZtX / stats.sizes[:, None] @ stats.columns + stats.origin
+    np.testing.assert_allclose(found / largest, level_means / largest, atol=1e-14)
     if "0 + x" in formula:
         assert stats.ones is None
     else:
