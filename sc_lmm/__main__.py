@@ -187,7 +187,7 @@ def _print_results(adata: AnnData, key: str, params: dict[str, Any], *, simulate
         alone = (
             "differences between " + unit(params["group"])
             if params["reference"] == "no variance"
-            else f"{name}, jointly"
+            else f"{name}, all levels at once"
         )
         title = contrast if _has_direction(table) else alone
         print(f"\n{title}: {found:,} of {len(table):,} genes have adjusted p < {_CUTOFF:g}")
@@ -334,7 +334,7 @@ def _print_next(data: Path, key: str, drawings: Mapping[str, str], *, simulated:
     print(f'  adata = sc.read_h5ad("{data.as_posix()}")')
     print(f"  sl.get.lmm_de_df(adata{name})  # all genes as a table")
     for plot, comparison in drawings.items():
-        print(f"  sl.pl.{plot}(adata{comparison and f', {comparison!r}'}{name})")
+        print(f"  sl.pl.{plot}(adata{comparison and f', comparison={comparison!r}'}{name})")
     print(f'  sc.pl.rank_genes_groups(adata, key="{key}")  # scanpy\'s own plots')
     if simulated:
         print("\nWith your own data")
