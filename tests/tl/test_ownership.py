@@ -134,7 +134,9 @@ def test_keys_that_a_file_could_not_hold_are_refused(adata, key):
 FOREIGN = {
     "table of another run": lambda a: a.varm.update(lmm_de_AD=a.varm["other"]),
     "tables exchanged": lambda a: a.varm.update(lmm_de_AD=a.varm["lmm_de_PD"]),
-    "one number changed": lambda a: a.varm["lmm_de_AD"].__setitem__("coef", a.varm["lmm_de_AD"]["coef"] * (1 + 1e-12)),
+    "one number changed": lambda a: a.varm.update(
+        lmm_de_AD=a.varm["lmm_de_AD"].assign(coef=a.varm["lmm_de_AD"]["coef"] * (1 + 1e-12))
+    ),
     "columns exchanged": lambda a: a.varm.update(
         lmm_de_AD=a.varm["lmm_de_AD"].rename(columns={"coef": "se", "se": "coef"})
     ),

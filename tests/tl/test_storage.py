@@ -65,6 +65,7 @@ pytestmark = [  # of anndata and zarr, about formats to come
     pytest.mark.filterwarnings("ignore:Object at .* is not recognized as a component of a Zarr hierarchy"),
     pytest.mark.filterwarnings("ignore:The data type .* does not have a Zarr V3 specification"),
     pytest.mark.filterwarnings("ignore:The dtype .* is currently not part in the Zarr format 3 specification"),
+    pytest.mark.filterwarnings("ignore:zarr v3 autosharding will be the default"),
     pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part"),
 ]
 
