@@ -19,12 +19,12 @@ from ._captions import axis_of, family, format_p, word_comparison
 from ._donors import along, donor_table, pairs
 from ._errors import LmmWarning
 from ._names import random_intercept
-from ._picture import draw_run
+from ._picture import draw_run, drawings_of
 from ._statistics import looks_like_counts
 from ._words import one, unit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from anndata import AnnData
@@ -109,7 +109,7 @@ def _analyse(args: argparse.Namespace) -> int:
     data = _write(adata, args.key_added, params, args.output_dir)
     if data is None:
         return 1
-    _print_next(data, args.key_added, simulated=simulated)
+    _print_next(data, args.key_added, drawings_of(adata, args.key_added, params), simulated=simulated)
     return 0
 
 
@@ -184,7 +184,12 @@ def _print_results(adata: AnnData, key: str, params: dict[str, Any], *, simulate
         table = get.lmm_de_df(adata, name, key=key, sort=False).dropna(subset="log10_pvals")
         found = int((table["pvals_adj"] < _CUTOFF).sum())
         contrast = word_comparison(name, params).contrast
-        title = contrast if _has_direction(table) else f"{name}, all levels at once"
+        alone = (
+            "differences between " + unit(params["group"])
+            if params["reference"] == "no variance"
+            else f"{name}, all levels at once"
+        )
+        title = contrast if _has_direction(table) else alone
         print(f"\n{title}: {found:,} of {len(table):,} genes have adjusted p < {_CUTOFF:g}")
         if not found:
             print("None: what follows is in order of evidence, and not a list of findings.")
@@ -241,8 +246,8 @@ def _print_meaning(adata: AnnData, key: str, params: dict[str, Any]) -> None:
         _say("direction", f"{contrasts}, the other terms of the model being equal.")
         _say(
             "log2 FC",
-            "difference of the mean log expression: +1 is twice as high, -1 half as high. It understates the change of "
-            "a gene that few cells express, where most values are zero.",
+            "log2 of the ratio of the mean expression, the other terms being equal: +1 is twice as high, -1 half as high, "
+            "and beyond 20 the gene is not expressed at all in one of the two.",
         )
     _say(
         "adjusted p",
@@ -253,9 +258,9 @@ def _print_meaning(adata: AnnData, key: str, params: dict[str, Any]) -> None:
     if any((axis := axis_of(params, name)) is not None and len(axis.labels) == 2 for name in directed):
         _say(
             donors,
-            f"how many {donors} of the group lie on the gene's side of the average {donor} of the reference, or of "
-            f"themselves there, if they have cells in both. They are the evidence: more cells of the same {donors} do not "
-            f"replace more {donors}.",
+            f"how many {donors} of the group lie on the gene's side of the average {donor} of the reference, or, where "
+            f"they come in pairs, of the one that they are paired with. They are the evidence: more cells of the same "
+            f"{donors} do not replace more {donors}.",
         )
     _say("cells", "share of the cells that express the gene.")
     _say(
@@ -322,13 +327,14 @@ def _write(adata: AnnData, key: str, params: dict[str, Any], folder: Path) -> Pa
     return data
 
 
-def _print_next(data: Path, key: str, *, simulated: bool) -> None:
+def _print_next(data: Path, key: str, drawings: Mapping[str, str], *, simulated: bool) -> None:
     name = "" if key == DEFAULT_KEY else f', key="{key}"'
     print("\nNext, in Python")
     print("  import scanpy as sc, sc_lmm as sl")
     print(f'  adata = sc.read_h5ad("{data.as_posix()}")')
     print(f"  sl.get.lmm_de_df(adata{name})  # all genes as a table")
-    print(f"  sl.pl.volcano(adata{name}); sl.pl.dotplot(adata{name}); sl.pl.donor_means(adata{name})")
+    for plot, comparison in drawings.items():
+        print(f"  sl.pl.{plot}(adata{comparison and f', comparison={comparison!r}'}{name})")
     print(f'  sc.pl.rank_genes_groups(adata, key="{key}")  # scanpy\'s own plots')
     if simulated:
         print("\nWith your own data")

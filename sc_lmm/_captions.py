@@ -16,7 +16,7 @@ import pandas as pd
 from ._design import Comparison, level_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 _SQUARE = (1.0, -1.0, -1.0, 1.0)  # weights of a difference of differences
 
@@ -56,13 +56,30 @@ def levels_of(column: pd.Series, first: Iterable[str] = ()) -> list[str]:
     return list(dict.fromkeys([*(level for level in first if level in present), *levels]))
 
 
-def pack_comparisons(comparisons: Mapping[str, Comparison], columns: Iterable[str]) -> str:
-    """Write what a run compared, and the columns in which its cells have values, as one string, which any file can hold."""
+def pack_comparisons(comparisons: Mapping[str, Comparison], columns: Iterable[str], factors: Collection[str]) -> str:
+    """Write what a run compared as one string, which any file can hold: levels of factors as text, numbers as they are.
+
+    Parameters
+    ----------
+    comparisons
+        By name.
+    columns
+        Those of obs in which the cells of the run have values.
+    factors
+        Those of obs that are factors, among them numbers that are codes.
+    """
+
+    def plain(where: Mapping[str, Any]) -> dict[str, str | float]:
+        return {
+            name: level_text(value) if name in factors or isinstance(value, str) else float(value)
+            for name, value in where.items()
+        }
+
     parts = {
         name: {
-            "conditions": list(found.conditions),
+            "conditions": [plain(where) for where in found.conditions],
             "weights": list(found.weights),
-            "at": found.at,
+            "at": plain(found.at),
             "unnamed": list(found.unnamed),
         }
         for name, found in comparisons.items()
@@ -93,7 +110,10 @@ def comparison_of(params: Mapping[str, Any], name: str) -> Comparison:
 
 def axis_of(params: Mapping[str, Any], name: str) -> Axis | None:
     """What to show of a comparison; None where no conditions stand for it."""
-    found = comparison_of(params, name)
+    return _axis(comparison_of(params, name))
+
+
+def _axis(found: Comparison) -> Axis | None:
     if not found.conditions:
         return None
     differing = _differing(found)
@@ -149,7 +169,7 @@ def family(params: Mapping[str, Any], name: str) -> tuple[Axis, dict[str, str]] 
     found = {c: comparison_of(params, c) for c in params["comparisons"]}
     pairs = {c: one for c, one in found.items() if one.weights == (-1.0, 1.0) and one.conditions[0] == first}
     conditions = (first, *(one.conditions[1] for one in pairs.values()))
-    shown = axis_of({"compared": pack_comparisons({name: Comparison(conditions, at=wanted.at)}, [])}, name)
+    shown = _axis(Comparison(conditions, at=wanted.at))
     if shown is None or not shown.labels or not pairs or (wanted.weights and name not in pairs):
         return None
     return shown, dict(zip(shown.labels[1:], pairs, strict=True))

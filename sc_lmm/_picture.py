@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import get, pl
-from ._captions import axis_of
+from ._captions import axis_of, family
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,7 @@ def draw_run(adata: AnnData, key: str, params: Mapping[str, Any], path: Path, *,
     """Draw what there is to show of a run: a first comparison with a direction, and conditions; whether there is any."""
     from matplotlib.figure import Figure
 
-    directed = [n for n in params["comparisons"] if get.lmm_de_df(adata, n, key=key)["coef"].notna().any()][:1]
+    directed = _directed(adata, key, params)[:1]
     shown = [name for name in [*directed, *params["comparisons"]] if _has_axis(params, name)][:1]
     if not directed and not shown:
         return False
@@ -39,6 +39,22 @@ def draw_run(adata: AnnData, key: str, params: Mapping[str, Any], path: Path, *,
         pl.volcano(adata, name, key=key, pval_cutoff=pval_cutoff, ax=left.subplots(), show=False)
     figure.savefig(path, dpi=150)
     return True
+
+
+def drawings_of(adata: AnnData, key: str, params: Mapping[str, Any]) -> dict[str, str]:
+    """Plots that can be drawn of a run -> the comparison to ask for, "" for the first one."""
+    names = params["comparisons"]
+    found = {
+        "volcano": _directed(adata, key, params),
+        "dotplot": [name for name in names if family(params, name) is not None],
+        "donor_means": [name for name in names if _has_axis(params, name)],
+    }
+    return {plot: "" if names[0] in can else can[0] for plot, can in found.items() if can}
+
+
+def _directed(adata: AnnData, key: str, params: Mapping[str, Any]) -> list[str]:
+    """Comparisons whose effect has a direction in some gene."""
+    return [name for name in params["comparisons"] if get.lmm_de_df(adata, name, key=key)["coef"].notna().any()]
 
 
 def _has_axis(params: Mapping[str, Any], name: str) -> bool:

@@ -250,7 +250,8 @@ def _params(fit: LmmFit, test: TestSpec, choices: dict[str, Any]) -> dict[str, A
 def _compared(design: Design, test: TestSpec, weights: str | None) -> dict[str, str]:
     """What stands against each other in each comparison, and the columns that the cells have values in: for figures."""
     used = design.obs_columns | set(parse_formula(f"~ 0 + {weights} + (1 | cells)").variables if weights else ())
-    return {"compared": pack_comparisons(comparisons_of(design.coding, test), sorted(used))}
+    comparisons = comparisons_of(design.coding, test)
+    return {"compared": pack_comparisons(comparisons, sorted(used), factors=design.coding.levels)}
 
 
 def _describe(fit: LmmFit, table: pd.DataFrame) -> dict[str, Any]:
