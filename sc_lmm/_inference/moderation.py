@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 # Points of rho in units of donors over cells, beside 0, a fixed step apart in log rho. With m donors rho is known to about
-# sqrt(2/m) of itself, and below a tenth of that share it cannot be told from 0.
-_INVISIBLE, _STEP, _WIDEST = 0.1, 1.2, 0.34  # in that unit, the same, and the most that a step may be
-_LAST, _FARTHEST = 1e3, 1e15  # up to where there are points, at least and at most
-_FALLEN = 20.0  # log-likelihood lost at the last point by a gene whose ratio is surely below it
+# sqrt(2/m) of itself, and below a fifth of that share it cannot be told from 0.
+_INVISIBLE, _STEP, _WIDEST = 0.2, 1.2, 0.34  # in that unit, the same, and the most that a step may be
+_LAST, _FARTHEST = 10.0, 1e15  # up to where there are points, at least and at most
 
 
 @dataclass(frozen=True)
@@ -47,31 +46,36 @@ class Moderated(NamedTuple):
     icc: Array  # (G,) posterior mean
 
 
+@one_blas_thread()
 def learn_moderation(stats: SufficientStatistics, profile: Profile, usable: NDArray[np.bool_]) -> Moderation:
     """Learn the prior from the genes that could be fitted."""
-    genes = chosen_genes(stats.mean, stats.yty, usable)
-    rho, loglik = _support_of(stats.genes(genes), profile.genes(genes))
+    genes, nothing = chosen_genes(stats.mean, stats.yty, usable), np.empty((0, stats.basis.shape[0]))
+    rho = _points(stats, profile, usable)
+    points = support(stats, profile.spectrum, rho, nothing)
+    loglik = at_points(stats.genes(genes), profile.genes(genes), points).loglik
     rank = expression_rank(stats.mean, usable)
     return Moderation(rho, learn(loglik, rank[genes]), rank)
 
 
-@one_blas_thread()
-def _support_of(stats: SufficientStatistics, profile: Profile) -> tuple[Array, Array]:
-    """Points that reach beyond every gene's ratio, and the log-likelihoods there."""
-    last, nothing = _LAST, np.empty((0, stats.basis.shape[0]))
-    while True:
-        rho = _points(stats, last)
-        loglik = at_points(stats, profile, support(stats, profile.spectrum, rho, nothing)).loglik
-        if last >= _FARTHEST or (loglik[:, -1] < loglik.max(axis=1) - _FALLEN).all():
-            return rho, loglik
-        last *= 10
+def _points(stats: SufficientStatistics, profile: Profile, usable: NDArray[np.bool_]) -> Array:
+    """Points up to where no gene's likelihood rises any more.
 
-
-def _points(stats: SufficientStatistics, last: float) -> Array:
-    known = np.sqrt(2 / stats.sizes.size)
+    A prior of largest likelihood has no weight beyond the largest estimate of a gene (Lindsay 1983). All genes are asked,
+    not only those that it is learned from: one of larger rho than any point would be thought to vary less than it does.
+    """
+    unit, known, last = stats.sizes.size / stats.sizes.sum(), np.sqrt(2 / stats.sizes.size), _LAST
+    while last < _FARTHEST and (_rises(profile, unit * last) & usable).any():
+        last *= 2
     first, step = np.log(_INVISIBLE * known), min(_STEP * known, _WIDEST)
-    exponents = np.arange(first, np.log(last) + step, step)
-    return stats.sizes.size / stats.sizes.sum() * np.concatenate([[0.0], np.exp(exponents)])
+    return unit * np.concatenate([[0.0], np.exp(np.arange(first, np.log(last) + step, step))])
+
+
+def _rises(profile: Profile, rho: float) -> NDArray[np.bool_]:
+    """Genes whose restricted likelihood rises at rho, (G,)."""
+    d, nu = profile.spectrum.d, profile.spectrum.dof
+    shrunk = 1 / (1 + rho * d)
+    rss = profile.eta2 @ shrunk + profile.rss_0
+    return np.asarray(nu * (profile.eta2 @ (d * shrunk**2)) > rss * (d @ shrunk))
 
 
 def moderated_test(
