@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from ._anndata import Expression, read_expression
 from ._design import Design, build_design
 from ._errors import listing, warn
 from ._inference import LmmFit
-from ._report import audit
+from ._report import audit_terms
 from ._statistics import (
     SufficientStatistics,
     check_matrix,
@@ -29,6 +30,7 @@ def fit_formula(
     formula: str,
     *,
     reference: Mapping[str, str] | None = None,
+    weights: str | None = None,
     layer: str | None = None,
     use_raw: bool = False,
     mask_var: Any = None,
@@ -37,9 +39,11 @@ def fit_formula(
 ) -> LmmFit:
     """Check the design, then read the cells; see :func:`sc_lmm.tl.lmm_fit`."""
     source = read_expression(adata, layer=layer, use_raw=use_raw, mask_var=mask_var)
-    design = build_design(formula, adata.obs, reference=reference)
-    audit(design, None, adata.obs).raise_if_refused()
-    return fit_cells(source, design, n_jobs=n_jobs, show_progress=show_progress)
+    design = build_design(formula, adata.obs, reference=reference, weights=weights)
+    report, cautions = audit_terms(design, adata.obs)
+    report.raise_if_refused()
+    fit = fit_cells(source, design, n_jobs=n_jobs, show_progress=show_progress)
+    return replace(fit, cautions=cautions)
 
 
 def fit_cells(source: Expression, design: Design, *, n_jobs: int | None, show_progress: bool | None) -> LmmFit:

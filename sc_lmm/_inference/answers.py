@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .effects import Effects, shrink_effects
 from .intervals import profile_interval
 from .moderation import moderated_test
 from .prior import ENOUGH_GENES, FEWEST_GENES
 from .random_effect import variance_test
+from .tail import chi2_log_isf
 from .tests import Test, check_choices, f_test, likelihood_ratio, moderate_ratio, t_interval, unusable_as_nan
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Answer:
     test: Test
     ci_low: Array  # (G,) NaN for several degrees of freedom
     ci_high: Array  # (G,)
+    effects: Effects  # NaN for several degrees of freedom and where too few genes tell their distribution
     fit: Fit
 
 
@@ -54,13 +57,13 @@ def answer(estimates: Estimates, hypothesis: Hypothesis, choices: Choices) -> An
     if choices.method != "lrt":
         test = _f_test(estimates, hypothesis, choices)
         limits = None if choices.conf_level is None else t_interval(test, choices.conf_level)
-        return _with_limits(test, limits, hypothesis, estimates.reml)
+        return _complete(estimates, test, limits, hypothesis, estimates.reml)
     if is_moderated(estimates, choices):
         return _moderated(estimates, hypothesis, choices)
     test = _ratio(estimates, hypothesis, choices)
     wanted = hypothesis.df == 1 and choices.conf_level is not None
     limits = _profile(estimates, test, hypothesis, choices.conf_level) if wanted else None
-    return _with_limits(test, limits, hypothesis, estimates.ml)
+    return _complete(estimates, test, limits, hypothesis, estimates.ml)
 
 
 def is_moderated(estimates: Estimates, choices: Choices) -> bool:
@@ -111,16 +114,23 @@ def _moderated(estimates: Estimates, hypothesis: Hypothesis, choices: Choices) -
         show_progress=estimates.workers.show_progress,
     )
     ratio = likelihood_ratio(estimates.ml, estimates.under(hypothesis).ml, hypothesis)
-    return _with_limits(
-        moderate_ratio(ratio, found, hypothesis), (found.ci_low, found.ci_high), hypothesis, estimates.ml
-    )
+    test, limits = moderate_ratio(ratio, found, hypothesis), (found.ci_low, found.ci_high)
+    return _complete(estimates, test, limits, hypothesis, estimates.ml)
 
 
-def _with_limits(test: Test, limits: tuple[Array, Array] | None, hypothesis: Hypothesis, fit: Fit) -> Answer:
-    """Limits where there are any and the gene was tested."""
-    without = np.isnan(test.stat) | (hypothesis.df > 1 or limits is None)
-    low, high = (np.where(without, np.nan, limit) for limit in (limits or (np.nan, np.nan)))
-    return Answer(test, low, high, fit)
+def _complete(
+    estimates: Estimates, test: Test, limits: tuple[Array, Array] | None, hypothesis: Hypothesis, fit: Fit
+) -> Answer:
+    """Limits where there are any and the gene was tested, and the effects under their common distribution."""
+    nothing = np.full(test.stat.size, np.nan)
+    if hypothesis.df > 1:
+        return Answer(test, nothing, nothing, Effects(nothing, nothing), fit)
+    low, high = (np.where(np.isnan(test.stat), np.nan, limit) for limit in (limits or (nothing, nothing)))
+    enough = np.count_nonzero(~np.isnan(test.log_pval)) >= ENOUGH_GENES
+    score = test.scores if test.method == "lrt" else np.sign(test.coef) * np.sqrt(chi2_log_isf(test.log_pval, 1))
+    unit = estimates.stats.root_mean_square
+    effects = shrink_effects(test.coef, score, unit) if enough else Effects(nothing, nothing)
+    return Answer(test, low, high, effects, fit)
 
 
 def answer_variance(estimates: Estimates, name: str, seed: int) -> Answer:
@@ -142,4 +152,4 @@ def answer_variance(estimates: Estimates, name: str, seed: int) -> Answer:
         evidence=result.stat,
         icc_moderated=nothing,
     )
-    return Answer(test, nothing, nothing, fit)
+    return Answer(test, nothing, nothing, Effects(nothing, nothing), fit)

@@ -18,9 +18,9 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numba import njit
 from scipy import special
 
+from .._compile import compiled
 from .tails import f_tail, log_f_tail, t_lower
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_compiled = njit(nogil=True, cache=True, error_model="numpy")
+_compiled = compiled(error_model="numpy")
 
 _NEGLIGIBLE = 1e-11  # share of a p-value that is passed over
 _SMALL = 1e-250  # a p-value from which its logarithm is summed
 _LOG_SMALL = -650.0  # log-likelihood below its maximum that adds nothing to it
-_LITTLE = 1e-8  # share of the posterior that is passed over in limits and estimates
+_LITTLE = 1e-7  # share of the posterior that is passed over in limits and estimates
 # Steps converge cubically, so that one this small leaves an error of about its cube.
-_STEPS, _STEP_TOLERANCE = 60, 1e-3
+_STEPS, _STEP_TOLERANCE = 60, 1e-2
 
 
 class Averaged(NamedTuple):

@@ -12,19 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import linalg
 
 from .._design import Hypothesis, TestSpec, check_marginal, find_term, hypotheses_of, is_random_term
-from .._errors import DesignError, alternatives
+from .._errors import DesignError, alternatives, warn
+from .._names import random_intercept
+from .._statistics import null_model
 from . import storage
 from .answers import Answer, Choices, answer, answer_variance, is_moderated
 from .degrees_of_freedom import judged_between
 from .estimates import Estimates, Workers
+from .fold_change import log2_fold_changes
 from .random_effect import random_effect_interval, random_effects
 from .summary import GeneSummary, TestResult
 from .table import result_table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -49,6 +52,7 @@ class LmmFit:
     n_dropped: int = 0  # cells left out for missing annotations
     n_jobs: int | None = None
     show_progress: bool | None = None
+    cautions: Callable[[Coding, TestSpec], Iterable[str]] | None = None  # what to warn of when a test is asked for
 
     @cached_property
     def estimates(self) -> Estimates:
@@ -78,13 +82,20 @@ class LmmFit:
     ) -> TestResult:
         """Test a term, several terms, contrasts, or the random term; see :func:`sc_lmm.tl.lmm_de`."""
         choices = Choices(method, calibrate, moderate, conf_level, corr_method, seed)
+        self.warn(test)
         if is_random_term(test, self.coding):
-            name = f"(1 | {self.coding.group})"
+            name = random_intercept(self.coding.group)
             return TestResult({name: self._table(answer_variance(self.estimates, name, seed), corr_method)}, "rlrt")
         tables = {}
         for hypothesis in self._hypotheses(test):
-            tables[hypothesis.name] = self._table(answer(self.estimates, hypothesis, choices), corr_method)
+            found = answer(self.estimates, hypothesis, choices)
+            tables[hypothesis.name] = self._table(found, corr_method, hypothesis)
         return TestResult(tables, method, moderated=is_moderated(self.estimates, choices))
+
+    def warn(self, test: TestSpec) -> None:
+        """Warn, once for this fit, of what changes the meaning of the p-values of a test."""
+        for sentence in self.cautions(self.coding, test) if self.cautions else ():
+            warn(sentence)
 
     def pvals(
         self,
@@ -110,8 +121,9 @@ class LmmFit:
         coding = self.coding.without(name)
         keep = [self.coding.coef_names.index(c) for c in coding.coef_names]
         eye = np.eye(len(self.coding.coef_names))
-        stats = self.stats.restrict(linalg.null_space(eye[self.coding.terms[name]] @ self.stats.basis))
-        return replace(self, coding=coding, stats=replace(stats, basis=stats.basis[keep]))
+        stats = null_model(self.stats, Hypothesis(name, eye[self.coding.terms[name]]))
+        stats = replace(stats, basis=stats.basis[keep], columns=stats.columns[:, keep])
+        return replace(self, coding=coding, stats=stats)
 
     def gene(self, name: str) -> GeneSummary:
         """Summary of one gene's fit as lme4 prints it, with its random effects."""
@@ -169,8 +181,12 @@ class LmmFit:
             raise DesignError(msg)
         return hypotheses
 
-    def _table(self, found: Answer, corr_method: str) -> pd.DataFrame:
-        described: dict[str, Any] = {"group": self.coding.group, "log_base": self.log_base}
+    def _table(self, found: Answer, corr_method: str, hypothesis: Hypothesis | None = None) -> pd.DataFrame:
+        changes = np.full(self.stats.n_genes, np.nan)
+        if hypothesis is not None and self.log_base is not None:
+            estimates = (found.fit.beta, found.test.coef)
+            changes = log2_fold_changes(self.stats, self.coding, hypothesis, *estimates, self.log_base)
+        described: dict[str, Any] = {"group": self.coding.group, "logfoldchanges": changes}
         return result_table(found, self.stats, self.var_names, corr_method=corr_method, **described)
 
     def _position(self, gene: str) -> int:

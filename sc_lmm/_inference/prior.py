@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 from scipy import stats as distributions
+
+from .._compile import compiled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,7 +84,7 @@ def _between_centres(rank: Array, n_centres: int) -> tuple[NDArray[np.int64], Ar
     return lower, place - lower
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def _climb(likelihood: Array, lower: NDArray[np.int64], way: Array, weights: Array) -> None:
     """Expectation-maximisation: overwrite `weights` (C, K) by those of larger likelihood until it hardly grows."""
     n_centres, n_points = weights.shape

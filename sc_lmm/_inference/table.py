@@ -8,11 +8,16 @@ import numpy as np
 import pandas as pd
 
 from .._model import STATUS
+from .._names import sd_columns
 from .tests import adjust
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from .._statistics import SufficientStatistics
     from .answers import Answer
+
+    Array = NDArray[np.float64]
 
 
 def result_table(
@@ -21,7 +26,7 @@ def result_table(
     var_names: pd.Index,
     *,
     group: str,
-    log_base: float | None,
+    logfoldchanges: Array,
     corr_method: str,
 ) -> pd.DataFrame:
     """Tabulate one comparison.
@@ -36,21 +41,22 @@ def result_table(
         Names of the genes, (G,).
     group
         Column of the random intercept.
-    log_base
-        Base of the declared logarithm of the expression, None if none is declared.
+    logfoldchanges
+        Log2 fold changes, (G,), NaN where the expression is not on a declared logarithmic scale.
     corr_method
         How p-values are adjusted.
     """
     test, fit = answer.test, answer.fit
     missing = np.isnan(test.stat)
-    log2_per_unit = np.nan if log_base is None else np.log2(log_base)
     is_ratio = test.method in ("lrt", "rlrt")
     columns = {
         "coef": test.coef,
         "se": test.se,
         "ci_low": answer.ci_low,
         "ci_high": answer.ci_high,
-        "logfoldchanges": test.coef * log2_per_unit,
+        "coef_shrunken": answer.effects.mean,
+        "lfsr": answer.effects.lfsr,
+        "logfoldchanges": logfoldchanges,
         "scores": test.scores,
         "df": test.df,
         "pvals": test.pval,
@@ -59,7 +65,7 @@ def result_table(
         "lrt": test.stat if is_ratio else np.full(missing.size, np.nan),
         "pvals_chi2": np.exp(test.log_pval_chi2),
         "calibration": test.factor,
-        f"sd_{group}": fit.sd_random,
+        sd_columns([group])[0]: fit.sd_random,
         "sd_residual": np.sqrt(fit.sigma2),
         "icc": fit.icc,
         "icc_moderated": test.icc_moderated,

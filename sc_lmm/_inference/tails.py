@@ -12,14 +12,15 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
+
+from .._compile import compiled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
 
-_compiled = njit(nogil=True, cache=True, error_model="numpy")
+_compiled = compiled(error_model="numpy")
 
 _MANY = 200  # degrees of freedom from which t is a transformed normal
 _NEAR = 2e-3  # t^2 over degrees of freedom up to which the series is exact to 1e-11

@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 OK, BOUNDARY, CONSTANT, MAX_ITER, FAILED = range(5)
 STATUS = ("ok", "boundary", "constant", "max_iter", "failed")
 
-# In the order of the outcomes of `optimize`. No minimum on its grid: the deviance falls without end, as for a gene that
-# is constant within every donor.
+# In the order of the outcomes of `optimize`. Without a minimum the deviance falls without end, as for a gene that is
+# constant within every donor.
 _STATUS_OF = np.array([BOUNDARY, OK, MAX_ITER, FAILED], dtype=np.int8)
+
+# What is left of y'y is rounding below this share: twelve of the digits of y are gone, and fewer than four are left.
+_ROUNDING = 2.0**-80
 
 
 @dataclass(frozen=True)
@@ -143,10 +146,13 @@ def _estimates(stats: SufficientStatistics, rho: Array, sigma2: Array) -> tuple[
 
 def _degenerate(stats: SufficientStatistics, objective: Profile) -> NDArray[np.int8]:
     """Genes without variation, or without any that the fixed effects or the donors do not explain exactly."""
-    rounding = np.finfo(float).eps * (stats.yty + stats.n_cells * stats.mean**2)
-    constant = stats.total_ss <= 16 * rounding
-    explained = objective.rss_0 <= 1e-13 * stats.total_ss
-    return np.select([constant, explained], [CONSTANT, FAILED], OK).astype(np.int8)
+    explained = np.flatnonzero(objective.rss_0 <= _ROUNDING * stats.with_shift(np.zeros(stats.n_genes)).yty)
+    status = np.full(stats.n_genes, OK, dtype=np.int8)
+    if explained.size:
+        few = stats.genes(explained)
+        constant = few.total_ss <= _ROUNDING * (few.total_ss + few.n_cells * few.mean**2)
+        status[explained] = np.where(constant, CONSTANT, FAILED)
+    return status
 
 
 def _concatenate(parts: Sequence[Fit]) -> Fit:

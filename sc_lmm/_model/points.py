@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 
+from .._compile import compiled
 from .._statistics import within_products
-from .deviance import within_y
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,8 +36,8 @@ class Support:
     weight: Array  # (r, K) 1 / (1 + rho d)
     log_det: Array  # (K,) sum of log(1 + rho d)
     dof: int  # nu
-    between: Array  # (q, df K) coef = Z'y between + (X'y within levels) within, + level shift
-    within: Array  # (p, df K)
+    between: Array  # (q, df K) coef = Z'y between + D'y within, + level shift
+    within: Array  # (w, df K)
     level: Array  # (df,)
     unscaled: Array  # (K, df, df) covariance of coef over sigma^2
 
@@ -67,7 +66,7 @@ def support(stats: SufficientStatistics, spectrum: Spectrum, rho: Array, L: Arra
         log_det=np.log1p(rho[:, None] * spectrum.d).sum(axis=1),
         dof=spectrum.dof,
         between=np.ascontiguousarray(between.reshape(n.size, df * n_points)),
-        within=np.ascontiguousarray(R.transpose(2, 1, 0).reshape(len(W), df * n_points)),
+        within=np.ascontiguousarray(stats.DtX @ R.transpose(2, 1, 0).reshape(len(W), df * n_points)),
         level=np.zeros(df) if stats.ones is None else K @ stats.ones,
         unscaled=R @ K.T,
     )
@@ -78,14 +77,14 @@ def at_points(stats: SufficientStatistics, profile: Profile, points: Support) ->
     df, n_points = points.level.size, points.log_det.size
     rss = _product(np.ascontiguousarray(profile.eta2), points.weight) + profile.rss_0[:, None]
     coef = _product(np.ascontiguousarray(stats.ZtY.T), points.between)
-    coef += _product(np.ascontiguousarray(within_y(stats).T), points.within)
+    coef += _product(np.ascontiguousarray(stats.DtY.T), points.within)
     coef = coef.reshape(stats.n_genes, df, n_points) + stats.shift[:, None, None] * points.level[:, None]
     with np.errstate(divide="ignore"):  # a constant gene
         loglik = -(points.dof * np.log(rss) + points.log_det) / 2
     return AtPoints(loglik, rss / points.dof, coef, points.unscaled, points.dof)
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@compiled(fastmath={"contract"})
 def _product(a: Array, b: Array) -> Array:
     """Matrix product whose rows do not depend on one another in any bit."""
     out = np.zeros((a.shape[0], b.shape[1]))

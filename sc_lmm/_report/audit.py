@@ -5,19 +5,25 @@ Nothing is fitted and no expression is read. A design whose columns determine ea
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from .._blas import one_blas_thread
-from .._design import TestSpec, hypotheses_of, is_random_term
-from .anatomy import anatomy
+from .._design import TestSpec, hypotheses_of, is_random_term, level_text
+from .._errors import DesignError
+from .._names import quoted
+from .._words import unit
+from .anatomy import anatomy, cross
+from .cautions import Cautions, place_verdicts
+from .columns import dropped_cells
 from .detectable import detectability, max_df
 from .facts import GRADES, DesignReport, RandomFacts, TermFacts, TestFacts, Verdict
-from .neighbours import neighbour_verdicts
+from .neighbours import Neighbour, neighbour_verdicts, neighbours, unit_left_out
 from .verdicts import design_verdicts
-from .wording import unit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .._design import Design
-    from .._errors import DesignError
     from .anatomy import Anatomy
 
     Array = NDArray[np.float64]
@@ -45,21 +50,70 @@ def audit(design: Design, test: TestSpec | None = None, obs: pd.DataFrame | None
         All annotations of all cells, (n_obs, n_annotations). They tell which donors' cells were left out, and whether
         a unit such as the donor of several samples was left out of the formula.
     """
+    return _report(_subject(design, obs), test)
+
+
+@one_blas_thread()
+def audit_terms(design: Design, obs: pd.DataFrame) -> tuple[DesignReport, Cautions]:
+    """Report on a design, and keep what will concern the test of each of its terms when the cells are gone."""
+    subject = _subject(design, obs)
+    report = _report(subject, None)
+    if report.refused:
+        return report, Cautions()
+    of_term = {"": report.warnings}
+    for term in design.terms:
+        with suppress(DesignError):  # a term that cannot be tested
+            of_term[term] = tuple(filter(None, map(_of_term, _report(subject, term).verdicts)))
+    return report, Cautions(of_term, subject.varying)
+
+
+def _of_term(verdict: Verdict) -> str:
+    """What a verdict on a term's test warns of; also of what is refused before a fit, which has been made here."""
+    if verdict.code in ("reference_level", "one_level"):  # depend on the test, and not on its terms alone
+        return ""
+    refused = f"{verdict.message} {verdict.advice}" if verdict.grade == "refused" else ""
+    return refused or verdict.warning
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What there is to report on."""
+
+    a: Anatomy
+    units: list[Neighbour]  # columns of obs that are units and not in the formula
+    dropped: dict[str, int]  # cells left out, by donor
+    varying: frozenset[str]  # factors that vary within donors
+
+
+def _subject(design: Design, obs: pd.DataFrame | None) -> _Subject:
     a = anatomy(design)
+    tables = {
+        name: a.crossings.get(quoted(name)) or cross(design.levels_of(name), design) for name in design.coding.levels
+    }
+    varying = frozenset(name for name, table in tables.items() if table is None or not table.constant)
+    return _Subject(a, [] if obs is None else neighbours(a, obs), _dropped_by_donor(design, obs), varying)
+
+
+def _report(subject: _Subject, test: TestSpec | None) -> DesignReport:
+    a, design = subject.a, subject.a.design
     tests = tuple(_test_facts(a, term, rows) for term, rows in _tested_rows(a, test).items())
-    dropped = _dropped_by_donor(design, obs)
-    verdicts = [*design_verdicts(a, tests, dropped)]
-    if obs is not None:
-        verdicts += neighbour_verdicts(a, [facts.term for facts in tests], obs)
+    terms = [facts.term for facts in tests]
+    left_out = [term for term in terms if unit_left_out(a, term, subject.units) is not None]
+    verdicts = [
+        *design_verdicts(a, tests, left_out),
+        *([] if test is None else place_verdicts(design.coding, test, subject.varying)),
+        *neighbour_verdicts(a, terms, subject.units),
+        *dropped_cells(a, subject.dropped),
+    ]
     return DesignReport(
         formula=design.formula.text,
         n_cells=design.n_cells,
         n_dropped=int((~design.kept).sum()),
-        dropped_by_donor=dropped,
+        dropped_by_donor=subject.dropped,
         terms=tuple(_term_facts(a, name) for name in design.terms if name != "Intercept"),
         random=(_random_facts(a),),
         tests=tests,
-        verdicts=tuple(sorted(verdicts, key=lambda v: -GRADES.index(v.grade))),
+        verdicts=tuple(sorted(dict.fromkeys(verdicts), key=lambda v: -GRADES.index(v.grade))),
     )
 
 
@@ -173,7 +227,5 @@ def _dropped_by_donor(design: Design, obs: pd.DataFrame | None) -> dict[str, int
     return {_level_name(level): int(n) for level, n in counts.items() if n > 0}
 
 
-def _level_name(level: object) -> str:
-    if isinstance(level, float):
-        return "(no value)" if np.isnan(level) else f"{level:g}"
-    return "(no value)" if level is pd.NA or level is None else str(level)
+def _level_name(level: Any) -> str:
+    return "(no value)" if pd.api.types.is_scalar(level) and pd.isna(level) else level_text(level)

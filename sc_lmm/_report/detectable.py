@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._design import read_term
 from .facts import Detectable
 from .precision import (
     REFERENCE_ICC,
@@ -45,15 +46,15 @@ class Detectability:
 
 
 def max_df(a: Anatomy, columns: Sequence[int]) -> int:
-    """Degrees of freedom at the level that most of the information comes from, for the worst column."""
-    return a.df_within if _judged_within(a, columns) else a.df_between
+    """Degrees of freedom at the level that most of the information comes from, for the worst of the columns."""
+    return a.df_within if _judged_within(a, [np.eye(a.design.X.shape[1])[[k]] for k in columns]) else a.df_between
 
 
 def detectability(a: Anatomy, term: str, rows: Mapping[str, Array]) -> Detectability:
     """Say what the test of a term can find, in the comparisons (name -> row of L) in which it takes part."""
     if a.aliases_of(term):
         return Detectability(within=False, df=0, inflation=1.0, inflation_by={}, enough_cells_icc=1.0, detectable=())
-    within = _judged_within(a, [k for k in a.columns(term) if any(L[0, k] for L in rows.values())])
+    within = _judged_within(a, list(rows.values()))
     df = a.df_within if within else a.df_between
     inflation, by = _inflation(a, term)
     first = next(iter(rows.values()))
@@ -67,8 +68,8 @@ def detectability(a: Anatomy, term: str, rows: Mapping[str, Array]) -> Detectabi
     )
 
 
-def _judged_within(a: Anatomy, columns: Sequence[int]) -> bool:
-    return min(within_share(a, k) for k in columns) > 0.5
+def _judged_within(a: Anatomy, rows: Sequence[Array]) -> bool:
+    return min(within_share(a, L) for L in rows) > 0.5
 
 
 def _inflation(a: Anatomy, term: str) -> tuple[float, dict[str, float]]:
@@ -77,7 +78,7 @@ def _inflation(a: Anatomy, term: str) -> tuple[float, dict[str, float]]:
     An interaction goes along with its main effects by construction, so terms that share a factor do not count.
     """
     others = [
-        name for name in a.design.terms if name != "Intercept" and not set(name.split(":")) & set(term.split(":"))
+        name for name in a.design.terms if name != "Intercept" and not set(read_term(name)) & set(read_term(term))
     ]
     full = _variances(a, term, without=[])
     by = {name: float((full / _variances(a, term, without=[name])).max()) for name in others}

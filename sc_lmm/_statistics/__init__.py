@@ -1,6 +1,6 @@
 """Cells and a Design -> SufficientStatistics, a few dozen numbers per gene: the only room that sees a cell."""
 
-from .sufficient import SufficientStatistics, null_model, sufficient_statistics, within_products
+from .sufficient import SufficientStatistics, null_model, standard_rows, sufficient_statistics, within_products
 from .values import looks_like_counts
 from .visit import check_matrix
 
@@ -9,6 +9,7 @@ __all__ = [
     "check_matrix",
     "looks_like_counts",
     "null_model",
+    "standard_rows",
     "sufficient_statistics",
     "within_products",
 ]

@@ -1,7 +1,7 @@
 """Compiled loops over stored matrix entries, one per memory layout: the only code that visits a cell's expression.
 
-Each adds up :class:`~sc_lmm._statistics.sums.Sums` over the genes and cells of one task, with y the entry less the
-gene's shift and w the weight of its cell, and returns a number that is 0 if no entry is negative and above 0 otherwise.
+Each adds up :class:`~sc_lmm._statistics.sums.Sums` over the genes and cells of one task, with y the entry and w the weight
+of its cell, and returns a number that is 0 if no entry is negative and above 0 otherwise.
 
 Tasks are cut by the data alone, never by the number of threads, and each owns what it writes, so any number of
 threads gives the same bits. Sums are float64 and entries are converted before they are squared. All kernels release
@@ -13,12 +13,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numba import njit
+
+from .._compile import compiled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .sums import Cells, Genes, Sums
+    from .sums import Cells, Sums
 
     Array = NDArray[np.float64]
 
@@ -37,13 +38,12 @@ class Stored(NamedTuple):
     n_minor: int  # columns of a CSR, rows of a CSC matrix
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def csr_rows(
     stored: Stored,
     cells: Cells,  # n_columns >= 1
     weights: Array,  # (n,)
     gene_of: NDArray[np.uint32] | None,  # (n_vars,), G where it is not tested; None if every column is a gene
-    shift: Array | None,  # (G + 1,) zero for a gene that some cell does not express; None if all are zero
     start: int,
     stop: int,
     acc: Array,  # (G + 1, N_SLOTS + n_columns) zeros; this task's sums over all its cells
@@ -55,12 +55,12 @@ def csr_rows(
     for i in range(start, stop):
         begin, end = stored.indptr[cells.rows[i]], stored.indptr[cells.rows[i] + 1]
         columns, values = stored.indices[begin:end], stored.data[begin:end]
-        found = _add_row(columns, values, stored.n_minor, weights[i], cells.C[i, 0], gene_of, shift, acc)
+        found = _add_row(columns, values, stored.n_minor, weights[i], cells.C[i, 0], gene_of, acc)
         if found == UNTIDY:
             return UNTIDY
         negative += found
         for k in range(1, cells.C.shape[1]):
-            _add_products(columns, values, weights[i] * cells.C[i, k], gene_of, shift, acc[:, N_SLOTS + k])
+            _add_products(columns, values, weights[i] * cells.C[i, k], gene_of, acc[:, N_SLOTS + k])
         if i + 1 == stop or codes[i + 1] != codes[i]:
             target = head if codes[i] == codes[start] else ZtY[codes[i]]
             for g in range(head.size):
@@ -69,7 +69,7 @@ def csr_rows(
     return negative
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _add_row(
     columns: NDArray,  # (m,) of one row
     values: NDArray,  # (m,)
@@ -77,7 +77,6 @@ def _add_row(
     w: float,
     c: float,  # the usual single covariate
     gene_of: NDArray[np.uint32] | None,
-    shift: Array | None,
     acc: Array,
 ) -> int:
     """The inner loop of a visit; nothing may be added to it that is not needed for every entry."""
@@ -94,8 +93,6 @@ def _add_row(
         if y == 0:
             continue
         lowest = min(lowest, y)
-        if shift is not None:
-            y -= shift[g]
         wy = w * y
         acc[g, SUM] += wy
         acc[g, SQUARE] += wy * y
@@ -104,13 +101,12 @@ def _add_row(
     return int(lowest < 0)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _add_products(
     columns: NDArray,  # (m,) of one row, in range
     values: NDArray,  # (m,)
     c: float,
     gene_of: NDArray[np.uint32] | None,
-    shift: Array | None,
     products: Array,  # (G,) added to
 ) -> None:
     """One more cell-level column, while the row is in cache."""
@@ -118,19 +114,16 @@ def _add_products(
         g = np.uint32(columns[e])
         if gene_of is not None:
             g = gene_of[g]
-        y = np.float64(values[e])
-        if shift is not None:
-            y -= shift[g]
-        products[g] += c * y
+        products[g] += c * np.float64(values[e])
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def csc_columns(
     stored: Stored,
     row_of: NDArray[np.int32],  # (n_obs,) which of the cells a matrix row is, -1 where it is left out
     cells: Cells,
     weights: Array,
-    genes: Genes,
+    columns: NDArray[np.int64],  # (G,) matrix columns of the genes
     start: int,
     stop: int,
     sums: Sums,
@@ -138,7 +131,7 @@ def csc_columns(
     """Visit genes `start` to `stop`."""
     level, products, negative = np.zeros(cells.n_levels), np.zeros(cells.C.shape[1]), 0
     for g in range(start, stop):
-        begin, end = stored.indptr[genes.columns[g]], stored.indptr[genes.columns[g] + 1]
+        begin, end = stored.indptr[columns[g]], stored.indptr[columns[g] + 1]
         rows, values = stored.indices[begin:end], stored.data[begin:end]
         square, count, previous = 0.0, 0, -1
         for e in range(rows.size):
@@ -151,7 +144,7 @@ def csc_columns(
                 continue
             negative += values[e] < 0
             i = np.uint32(place)
-            y = np.float64(values[e]) - genes.shift[g]
+            y = np.float64(values[e])
             wy = weights[i] * y
             level[np.uint32(cells.codes[i])] += wy
             square += wy * y
@@ -162,7 +155,7 @@ def csc_columns(
     return negative
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _keep(g: int, level: Array, products: Array, square: float, count: int, sums: Sums) -> None:
     """Hand over one gene's sums and start the next one's at zero."""
     sums.yty[g], sums.nonzero[g] = square, count
@@ -172,12 +165,12 @@ def _keep(g: int, level: Array, products: Array, square: float, count: int, sums
         sums.CtY[k, g], products[k] = products[k], 0.0
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def dense_rows(
     Y: NDArray,  # (n_obs, n_vars), rows contiguous
     cells: Cells,
     weights: Array,
-    genes: Genes,
+    columns: NDArray[np.int64],  # (G,) matrix columns of the genes
     start: int,
     stop: int,
     sums: Sums,
@@ -186,7 +179,7 @@ def dense_rows(
     n, codes, negative = stop - start, cells.codes, 0
     y, level, square, count = np.empty(n), np.zeros(n), np.zeros(n), np.zeros(n)
     products = np.zeros((cells.C.shape[1], n))
-    away, wanted = genes.shift[start:stop], genes.columns[start:stop]
+    wanted = columns[start:stop]
     adjacent = (np.diff(wanted) == 1).all()
     for i in range(cells.rows.size):
         _gather(Y[cells.rows[i]], wanted, adjacent, y)
@@ -195,7 +188,6 @@ def dense_rows(
             count[g] += y[g] != 0
             negative += y[g] < 0
         for g in range(n):
-            y[g] -= away[g]
             level[g] += w * y[g]
             square[g] += w * y[g] * y[g]
         for k in range(cells.C.shape[1]):
@@ -212,7 +204,7 @@ def dense_rows(
     return negative
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _gather(row: NDArray, columns: NDArray[np.int64], adjacent: bool, y: Array) -> None:  # noqa: FBT001
     """Copy some entries of a row to `y`; adjacent ones, the usual case, become vectors."""
     if adjacent:
@@ -224,12 +216,12 @@ def _gather(row: NDArray, columns: NDArray[np.int64], adjacent: bool, y: Array) 
             y[g] = row[np.uint64(columns[g])]
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc"})  # sums may be reordered, the same way for every gene
+@compiled(fastmath={"reassoc"})  # sums may be reordered, the same way for every gene
 def dense_columns(
     Y: NDArray,  # (n_obs, n_vars), columns contiguous
     cells: Cells,
     weights: Array,
-    genes: Genes,
+    columns: NDArray[np.int64],  # (G,) matrix columns of the genes
     start: int,
     stop: int,
     sums: Sums,
@@ -238,7 +230,7 @@ def dense_columns(
     y, ends, negative = np.empty(cells.rows.size), _ends(cells.codes), 0
     level, products = np.zeros(cells.n_levels), np.zeros(cells.C.shape[1])
     for g in range(start, stop):
-        column = Y[:, genes.columns[g]]
+        column = Y[:, columns[g]]
         count, square, first = 0, 0.0, 0
         for i in range(y.size):
             y[i] = column[np.uint64(cells.rows[i])]
@@ -247,10 +239,9 @@ def dense_columns(
         for end in ends:
             total = 0.0
             for i in range(first, end):
-                centred = y[i] - genes.shift[g]
-                y[i] = weights[i] * centred
+                square += weights[i] * y[i] * y[i]
+                y[i] *= weights[i]
                 total += y[i]
-                square += y[i] * centred
             level[cells.codes[first]], first = total, end
         for k in range(products.size):
             for i in range(y.size):
@@ -259,7 +250,7 @@ def dense_columns(
     return negative
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _ends(codes: NDArray[np.int32]) -> NDArray[np.int64]:
     """One past the last cell of each level; none without cells."""
     last = np.append(codes[1:] != codes[:-1], True) if codes.size else np.zeros(0, dtype=np.bool_)

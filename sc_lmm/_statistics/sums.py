@@ -17,7 +17,7 @@ class Cells(NamedTuple):
 
     rows: NDArray[np.int64]  # (n,) position in the matrix
     codes: NDArray[np.int32]  # (n,) level, ascending
-    C: Array  # (n, n_columns) columns of X that vary within levels
+    C: Array  # (n, n_columns) orthonormal basis of what varies in X within levels
     n_levels: int
     weights: Array | None = None  # (n,) of the cells, None if all are one
 
@@ -28,15 +28,8 @@ class Cells(NamedTuple):
         return Cells(self.rows[inside] - start, self.codes[inside], self.C[inside], self.n_levels, weights)
 
 
-class Genes(NamedTuple):
-    """The genes to visit."""
-
-    columns: NDArray[np.int64]  # (G,) position in the matrix
-    shift: Array  # (G,) subtracted from every entry; not 0 only where all entries are stored
-
-
 class Sums(NamedTuple):
-    """Sums over cells of y, an entry less its gene's shift, times what the cell contributes; w is its weight."""
+    """Sums over cells of an entry y times what its cell contributes; w is the weight of the cell."""
 
     ZtY: Array  # (q, G) w y over the cells of a level
     CtY: Array  # (n_columns, G) c w y
@@ -49,9 +42,8 @@ class Sums(NamedTuple):
         return Sums(*map(np.add, self, other))
 
     @classmethod
-    def zeros(cls, cells: Cells, genes: Genes) -> Sums:
+    def zeros(cls, cells: Cells, n_genes: int) -> Sums:
         """Sums over no cells."""
-        n_genes = genes.columns.size
         return cls(
             ZtY=np.zeros((cells.n_levels, n_genes)),
             CtY=np.zeros((cells.C.shape[1], n_genes)),

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from . import kernels
-from .sums import Cells, Genes, Sums
+from .sums import Cells, Sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -49,12 +49,12 @@ def check_matrix(matrix: Any) -> None:
         raise TypeError(msg)
 
 
-def visit(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
+def visit(matrix: Any, cells: Cells, columns: NDArray[np.int64], advance: Callable[[float], object]) -> Sums:
     """Add up the entries of `matrix`; `advance` is told the share of the work that is done."""
     check_matrix(matrix)
     in_memory = isinstance(matrix, np.ndarray) or sparse.issparse(matrix)
     read = _visit_memory if in_memory and _is_compiled(matrix.dtype) else _visit_blocks
-    return read(matrix, cells, genes, advance)
+    return read(matrix, cells, columns, advance)
 
 
 def _is_compiled(dtype: np.dtype) -> bool:
@@ -62,40 +62,42 @@ def _is_compiled(dtype: np.dtype) -> bool:
     return dtype.isnative and dtype.itemsize <= 8 and dtype != np.float16
 
 
-def _visit_blocks(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
-    sums = Sums.zeros(cells, genes)
+def _visit_blocks(matrix: Any, cells: Cells, columns: NDArray[np.int64], advance: Callable[[float], object]) -> Sums:
+    sums = Sums.zeros(cells, columns.size)
     for start, block in row_blocks(matrix):
         known = block if _is_compiled(block.dtype) else block.astype(np.float64)
-        sums = sums.plus(_visit_memory(known, cells.within(start, start + block.shape[0]), genes, _ignore))
+        sums = sums.plus(_visit_memory(known, cells.within(start, start + block.shape[0]), columns, _ignore))
         advance(block.shape[0] / matrix.shape[0])
     return sums
 
 
 @singledispatch
-def _visit_memory(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
+def _visit_memory(matrix: Any, cells: Cells, columns: NDArray[np.int64], advance: Callable[[float], object]) -> Sums:
     msg = f"A block of the matrix is a {type(matrix).__name__}, which cannot be read. {_SUPPORTED}"
     raise TypeError(msg)
 
 
 @_visit_memory.register(np.ndarray)
-def _visit_dense(matrix: np.ndarray, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
-    sums = Sums.zeros(cells, genes)
+def _visit_dense(
+    matrix: np.ndarray, cells: Cells, columns: NDArray[np.int64], advance: Callable[[float], object]
+) -> Sums:
+    sums = Sums.zeros(cells, columns.size)
     by_column = matrix.flags.f_contiguous and not matrix.flags.c_contiguous
     kernel: Any = kernels.dense_columns if by_column else kernels.dense_rows
     weights, cells = _split_weights(cells)
 
     def task(start: int, stop: int) -> int:
-        return kernel(matrix, cells, weights, genes, start, stop, sums)
+        return kernel(matrix, cells, weights, columns, start, stop, sums)
 
-    sums.negative[0] = sum(_run(task, _even_cuts(genes.columns.size), advance))
+    sums.negative[0] = sum(_run(task, _even_cuts(columns.size), advance))
     return sums
 
 
 @_visit_memory.register(sparse.csc_matrix)
 @_visit_memory.register(sparse.csc_array)
-def _visit_csc(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
+def _visit_csc(matrix: Any, cells: Cells, columns: NDArray[np.int64], advance: Callable[[float], object]) -> Sums:
     _check_pointers(matrix)
-    sums = Sums.zeros(cells, genes)
+    sums = Sums.zeros(cells, columns.size)
     row_of = np.full(matrix.shape[0], -1, dtype=np.int32)
     row_of[cells.rows] = np.arange(cells.rows.size)
     stored = kernels.Stored(matrix.data, matrix.indices, matrix.indptr, matrix.shape[0])
@@ -103,24 +105,23 @@ def _visit_csc(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
     weights, cells = _split_weights(cells)
 
     def task(start: int, stop: int) -> int:
-        return kernel(stored, row_of, cells, weights, genes, start, stop, sums)
+        return kernel(stored, row_of, cells, weights, columns, start, stop, sums)
 
-    outcomes = list(_run(task, _even_cuts(genes.columns.size), advance))
+    outcomes = list(_run(task, _even_cuts(columns.size), advance))
     sums.negative[0] = sum(outcomes)
-    return _visit_tidied(matrix, cells._replace(weights=weights), genes) if kernels.UNTIDY in outcomes else sums
+    return _visit_tidied(matrix, cells._replace(weights=weights), columns) if kernels.UNTIDY in outcomes else sums
 
 
 @_visit_memory.register(sparse.csr_matrix)
 @_visit_memory.register(sparse.csr_array)
-def _visit_csr(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
+def _visit_csr(matrix: Any, cells: Cells, columns: NDArray[np.int64], advance: Callable[[float], object]) -> Sums:
     _check_pointers(matrix)
-    sums, n_genes, n_columns = Sums.zeros(cells, genes), genes.columns.size, cells.C.shape[1]
-    shift = np.append(genes.shift, 0.0) if genes.shift.any() else None
+    sums, n_genes, n_columns = Sums.zeros(cells, columns.size), columns.size, cells.C.shape[1]
     stored = kernels.Stored(matrix.data, matrix.indices, matrix.indptr, matrix.shape[1])
     kernel: Any = kernels.csr_rows
     weights, padded = _split_weights(cells)
     padded = padded if n_columns else padded._replace(C=np.zeros((cells.rows.size, 1)))
-    given: tuple[Any, ...] = (stored, padded, weights, _gene_of(genes, matrix.shape[1]), shift)
+    given: tuple[Any, ...] = (stored, padded, weights, _gene_of(columns, matrix.shape[1]))
 
     def task(start: int, stop: int) -> tuple[int, Array, Array]:
         acc, head = np.zeros((n_genes + 1, kernels.N_SLOTS + padded.C.shape[1])), np.zeros(n_genes)
@@ -139,7 +140,7 @@ def _visit_csr(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
         sums.negative[0] += outcome
     else:
         return sums
-    return _visit_tidied(matrix, cells, genes)
+    return _visit_tidied(matrix, cells, columns)
 
 
 def _split_weights(cells: Cells) -> tuple[Array, Cells]:
@@ -148,12 +149,12 @@ def _split_weights(cells: Cells) -> tuple[Array, Cells]:
     return weights, cells._replace(weights=None)
 
 
-def _gene_of(genes: Genes, n_vars: int) -> NDArray[np.uint32] | None:
+def _gene_of(columns: NDArray[np.int64], n_vars: int) -> NDArray[np.uint32] | None:
     """Gene of each matrix column, G where it is not tested; None if that is the column itself."""
-    if np.array_equal(genes.columns, np.arange(n_vars)):
+    if np.array_equal(columns, np.arange(n_vars)):
         return None
-    gene_of = np.full(n_vars, genes.columns.size, dtype=np.uint32)
-    gene_of[genes.columns] = np.arange(genes.columns.size)
+    gene_of = np.full(n_vars, columns.size, dtype=np.uint32)
+    gene_of[columns] = np.arange(columns.size)
     return gene_of
 
 
@@ -165,16 +166,16 @@ def row_blocks(matrix: Any) -> Iterator[tuple[int, Any]]:
         yield start, block if sparse.issparse(block) else np.asarray(block)
 
 
-def _visit_tidied(matrix: Any, cells: Cells, genes: Genes) -> Sums:
+def _visit_tidied(matrix: Any, cells: Cells, columns: NDArray[np.int64]) -> Sums:
     """Visit blocks of rows whose entries were sorted and duplicates summed, leaving the matrix as it is."""
     if matrix.indices.min() < 0 or matrix.indices.max() >= matrix.shape[0 if matrix.format == "csc" else 1]:
         raise ValueError(_CORRUPT)  # scipy would not notice
-    sums = Sums.zeros(cells, genes)
+    sums = Sums.zeros(cells, columns.size)
     for start, block in row_blocks(matrix):
         tidy = sparse.csr_array(block)
         tidy = tidy.copy() if np.may_share_memory(tidy.data, matrix.data) else tidy  # a slice usually is a copy
         tidy.sum_duplicates()
-        sums = sums.plus(_visit_memory(tidy, cells.within(start, start + tidy.shape[0]), genes, _ignore))
+        sums = sums.plus(_visit_memory(tidy, cells.within(start, start + tidy.shape[0]), columns, _ignore))
     return sums
 
 

@@ -67,6 +67,7 @@ def ranef_df(adata: AnnData | LmmFit, gene: str, *, key: str = DEFAULT_KEY, conf
     fit = fit_formula(
         adata,
         str(params["formula"]),
+        weights=params.get("weights"),
         layer=params.get("layer"),
         use_raw=bool(params["use_raw"]),
         mask_var=wanted,

@@ -24,6 +24,7 @@ def check_design(
     test: TestSpec | None = None,
     *,
     reference: str | dict[str, str] | None = None,
+    weights: str | None = None,
 ) -> DesignReport:
     r"""Report what a design can answer, and what it cannot and why, before anything is fitted.
 
@@ -47,6 +48,7 @@ def check_design(
     reference
         Level of the tested factor that the others are compared with, or a dict from factors to levels. By default the
         first category.
+    {weights}
 
     Returns
     -------
@@ -85,7 +87,9 @@ def check_design(
     'grouping_fixed'
     """
     try:
-        design = build_design(formula, adata.obs, reference=_reference_levels(reference, [] if test is None else test))
+        design = build_design(
+            formula, adata.obs, reference=_reference_levels(reference, [] if test is None else test), weights=weights
+        )
         return audit(design, test, adata.obs)
     except DesignError as error:
         return refused_report(formula, error)

@@ -4,10 +4,10 @@ A gene y = mean + X beta + u_j + e of donor j enters its statistics through the 
 
     y_j = mean + x_j beta + sigma (sqrt(rho) u_j + e_j / sqrt(n_j)),     u_j, e_j ~ N(0, 1)
 
-and through the products within donors, which are independent of these means: with W = R'R the products of X about its
-donor means, of rank w, and c = R beta + sigma z,
+and through the products within donors, which are independent of these means: with D (n, w) an orthonormal basis of X
+about its donor means,
 
-    X'y = R'c,   y'y = |c|^2 + sigma^2 chi2(n - m - w),     z ~ N(0, I_w)
+    D'y = D'X beta + sigma z,   what is left of y'y = sigma^2 chi2(n - m - w),     z ~ N(0, I_w)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scipy import stats as distributions
 
 from sc_lmm._design import build_design, hypotheses_of
 from sc_lmm._inference import LmmFit
-from sc_lmm._statistics import SufficientStatistics, sufficient_statistics, within_products
+from sc_lmm._statistics import SufficientStatistics, sufficient_statistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -139,18 +139,13 @@ def draw(cohort: Cohort, genes: Genes, rng: np.random.Generator) -> SufficientSt
     """Sufficient statistics of genes, one each."""
     stats, n, G = cohort.stats, cohort.sizes, genes.rho.size
     beta = np.linalg.solve(stats.basis, _beta(cohort, genes))  # in standardised columns
-    R = _root(within_products(stats), stats.n_cells)
-    u, e, z = (rng.standard_normal((rows, G)) for rows in (n.size, n.size, len(R)))
-    means = stats.ZtX / n[:, None]
-    level = means @ beta + genes.sigma * (np.sqrt(genes.rho) * u + e / np.sqrt(n)[:, None])
-    c = R @ beta + genes.sigma * z
-    rest = genes.sigma**2 * rng.chisquare(stats.n_cells - n.size - len(R), G)
-    ZtY = n[:, None] * level
+    u, e, z = (rng.standard_normal((rows, G)) for rows in (n.size, n.size, len(stats.DtX)))
+    level = stats.ZtX / n[:, None] @ beta + genes.sigma * (np.sqrt(genes.rho) * u + e / np.sqrt(n)[:, None])
     return replace(
         stats,
-        XtY=means.T @ ZtY + R.T @ c,
-        ZtY=ZtY,
-        yty=(c**2).sum(axis=0) + rest + (ZtY * level).sum(axis=0),
+        ZtY=n[:, None] * level,
+        DtY=stats.DtX @ beta + genes.sigma * z,
+        rest=genes.sigma**2 * rng.chisquare(stats.rest_df, G),
         nonzero=np.full(G, stats.n_cells),
         shift=np.zeros(G),
     )
@@ -175,10 +170,3 @@ def _beta(cohort: Cohort, genes: Genes) -> Array:
     beta = cohort.hypothesis.L.T @ np.broadcast_to(genes.effect, (cohort.hypothesis.df, genes.rho.size))
     beta[cohort.design.coef_names.index("Intercept")] += genes.mean
     return beta
-
-
-def _root(W: Array, n_cells: int) -> Array:
-    """R (w, p) with R'R = W."""
-    values, vectors = np.linalg.eigh(W)
-    used = values > 1e-11 * n_cells
-    return np.sqrt(values[used])[:, None] * vectors[:, used].T

@@ -41,5 +41,14 @@ def ratio(adata: AnnData) -> Call:
     return Call(f"{fixed_effects(adata)} + (1 | donor)", choices={"moderate": False})
 
 
-# Columns of `obs`: donor, group (tested, B against A), study, depth and log_depth (counts of a cell).
-CALLS: dict[str, Callable[[AnnData], Call]] = {"sc_lmm": plain, "sc_lmm, moderate=False": ratio}
+def weighted(adata: AnnData) -> Call:
+    """What the README recommends where the depth of cells differs."""
+    return Call(f"{fixed_effects(adata)} + log_depth + n_genes + (1 | donor)", weights="np.sqrt(depth)")
+
+
+# Columns of `obs`: donor, group (tested, B against A), study, depth and log_depth (counts of a cell), n_genes (seen in it).
+CALLS: dict[str, Callable[[AnnData], Call]] = {
+    "sc_lmm": plain,
+    "sc_lmm, weights and detection": weighted,
+    "sc_lmm, moderate=False": ratio,
+}

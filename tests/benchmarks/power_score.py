@@ -69,6 +69,7 @@ def run(calls: dict[str, Callable[[ad.AnnData], Call]]) -> Iterator[dict[str, An
 def as_anndata(made: dict[str, Any]) -> ad.AnnData:
     """The data as a scanpy user would have them: X log1p of counts per 10,000, counts in a layer."""
     obs = made["obs"].assign(depth=made["depth"]).set_index(pd.RangeIndex(len(made["obs"])).astype(str))
+    obs["n_genes"] = np.asarray((made["X"] > 0).sum(axis=1)).ravel()
     adata = ad.AnnData(made["X"].astype(np.float64), obs=obs, var=pd.DataFrame(index=made["genes"]))
     adata.layers["counts"] = adata.X.copy()
     adata.X = adata.X.multiply(1e4 / made["depth"][:, None]).tocsr().log1p()

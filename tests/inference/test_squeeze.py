@@ -178,8 +178,3 @@ def test_moderated_F_gains_degrees_of_freedom(fit):
 def test_moderation_of_an_infinite_number_of_degrees_of_freedom_changes_nothing(fit):
     plain, table = (fit.test("x", method="wald", moderate=m).table for m in (False, True))
     pd.testing.assert_frame_equal(table, plain)
-
-
-def test_a_likelihood_ratio_cannot_be_moderated(fit):
-    with pytest.raises(ValueError, match="moderate=True squeezes the variance behind a t or F"):
-        fit.test("stage", moderate=True)

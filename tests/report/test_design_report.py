@@ -72,5 +72,5 @@ def test_no_report_is_a_key_error() -> None:
     with pytest.raises(KeyError, match="Run it first"):
         sl.get.design_report(adata)
     adata.uns["lmm_de"] = {"design": {"n_cells": 3}, "comparisons": pd.DataFrame()}
-    with pytest.raises(KeyError, match="holds no design report"):
+    with pytest.raises(KeyError, match="holds no result"):
         sl.get.design_report(adata)

@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
+import scanpy as sc
 from anndata import AnnData, read_h5ad
 from matplotlib import image
 from matplotlib import pyplot as plt
@@ -174,13 +175,16 @@ def test_notes_of_the_run_are_printed(capsys: pytest.CaptureFixture[str], monkey
 def test_code_of_the_readme_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = Path(__file__).parents[2] / "README.md"
     blocks = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), flags=re.DOTALL)
-    file(folder, counts=True).rename(folder / "cohort.h5ad")
+    adata = read_h5ad(file(folder, counts=True))
+    sc.pp.calculate_qc_metrics(adata, percent_top=None, log1p=False, inplace=True)
+    adata.obs["log_total_counts"] = np.log(adata.obs["total_counts"])
+    adata.write_h5ad(folder / "cohort.h5ad")
     monkeypatch.setattr(plt, "show", lambda: None)
     names: dict[str, object] = {}
     for block in blocks:
         exec(block, names)
     plt.close("all")
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     assert "lmm_de" in names["adata"].varm
 
 
