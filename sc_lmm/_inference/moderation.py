@@ -127,4 +127,4 @@ def _test_block(
     prior = moderation.prior.at(rank)
     weights = posterior(at.loglik, prior)
     icc = moderation.rho / (1 + moderation.rho)
-    return Moderated(*averaged(at, prior, weights, conf_level=conf_level), weights @ icc)
+    return Moderated(*averaged(at, prior, weights, conf_level=conf_level), (weights * icc).sum(axis=1))

@@ -1,122 +1,208 @@
-"""Tests averaged over variance ratios: tails and limits against scipy, level under a known prior, and what is learned."""
+"""Tests averaged over what a variance ratio can be: exact F tests, uniform p-values, limma's moderated t, and limits."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
+from scipy import stats as distributions
 
-from cohorts import fitted
+from cohorts import donor_means, fitted
+from sc_lmm._design import hypotheses_of
 from sc_lmm._inference.averaged import averaged, posterior
-from sc_lmm._inference.prior import learn
-from sc_lmm._inference.tails import f_tail, log_f_tail
-from sc_lmm._model import AtPoints
+from sc_lmm._model import at_points, support
+
+LIMMA = Path(__file__).parents[1] / "reference" / "limma_ebayes.csv"
 
 
-@pytest.mark.parametrize("dof", [1, 2, 5, 50, 199, 200, 300, 1000, 24_000])
-@pytest.mark.parametrize("df", [1, 2, 3, 4, 7])
-def test_tails_are_those_of_scipy(dof, df):
-    q = np.array([1e-8, 0.01, 0.3, 0.6, 1, 2, 4, 10, 40, 47, 49, 99])
-    reference = stats.f.logsf(q / df, df, dof)
-    np.testing.assert_allclose([log_f_tail(x, df, dof) for x in q], reference, atol=1e-9)
-    np.testing.assert_allclose(np.log([f_tail(x, df, dof) for x in q]), reference, atol=1e-9)
+def at_ratios(fit, term: str, rho: np.ndarray):
+    """Genes of a fit at known ratios."""
+    (hypothesis, *_), restricted = hypotheses_of(fit.coding, term), fit.estimates.restricted
+    return at_points(fit.stats, restricted, support(fit.stats, restricted.spectrum, rho, hypothesis.L))
 
 
-def points(df: int, seed: int = 0, n_genes: int = 40, n_points: int = 7, dof: int = 500) -> AtPoints:
-    rng = np.random.default_rng(seed)
-    root = rng.normal(size=(n_points, df, df)) * 0.2 + np.eye(df)
-    sigma2 = rng.uniform(0.5, 2, (n_genes, n_points))
-    coef = rng.normal(size=(n_genes, df, 1)) * 2 + 0.1 * rng.normal(size=(n_genes, df, n_points))
-    return AtPoints(rng.normal(size=(n_genes, n_points)), sigma2, coef, root @ np.swapaxes(root, 1, 2), dof)
-
-
-@pytest.mark.parametrize("df", [1, 3])
-def test_p_is_the_average_of_exact_f_tests(df):
-    at = points(df)
-    prior = np.random.default_rng(1).dirichlet(np.ones(7), 40)
+def answers(at, prior: np.ndarray, conf_level: float | None = None):
+    prior = np.broadcast_to(prior, at.loglik.shape).copy()
     weights = posterior(at.loglik, prior)
-    joint = prior * np.exp(at.loglik)
-    np.testing.assert_allclose(weights, joint / joint.sum(axis=1, keepdims=True), rtol=1e-12)
-    F = np.einsum("gdk,kde,gek->gk", at.coef, np.linalg.inv(at.unscaled), at.coef) / df / at.sigma2
-    p = (weights * stats.f.sf(F, df, at.dof)).sum(axis=1)
-    found = averaged(at, prior, weights, conf_level=0.95)
-    np.testing.assert_allclose(np.exp(found.log_pval), p, rtol=1e-9)
+    return averaged(at, prior, weights, conf_level=conf_level), weights
 
 
-def test_limits_leave_half_of_alpha_on_each_side():
-    at, prior = points(1), np.full((40, 7), 1 / 7)
-    weights = posterior(at.loglik, prior)
-    found = averaged(at, prior, weights, conf_level=0.9)
-    se = np.sqrt(at.sigma2 * at.unscaled[:, 0, 0])
-    for limit, share in ((found.ci_low, 0.05), (found.ci_high, 0.95)):
-        below = (weights * stats.t.cdf((limit[:, None] - at.coef[:, 0]) / se, at.dof)).sum(axis=1)
-        np.testing.assert_allclose(below, share, atol=2e-5)
-    np.testing.assert_allclose(found.coef, (weights * at.coef[:, 0]).sum(axis=1), rtol=1e-7)
-
-
-def test_the_prior_of_a_mixture_is_found_better_with_more_genes():
-    """Of chi-squares with one of two scales, the distribution of the scale (Wasserstein distance of its logarithm)."""
+@pytest.fixture(scope="module")
+def cells() -> tuple[np.ndarray, pd.DataFrame]:
+    """Expression of 25 genes in nine donors of 4 to 30 cells, in four stages, some of them changing."""
     rng = np.random.default_rng(0)
-    log_scale, df = np.linspace(-3, 3, 31), 8
-    far = []
-    for n_genes in (100, 3_000):
-        truth = np.where(rng.random(n_genes) < 0.3, -1.0, 1.0)
-        s = np.exp(truth) * rng.chisquare(df, n_genes)
-        loglik = -df / 2 * log_scale - s[:, None] / 2 * np.exp(-log_scale)
-        prior = learn(loglik, np.full(n_genes, 0.5))
-        weights = prior.at(np.array([0.5]))[0]
-        far.append(stats.wasserstein_distance(log_scale, [-1, 1], weights, [0.3, 0.7]))
-    assert far[1] < far[0] < 0.6
-    assert far[1] < 0.3
+    donor = np.repeat(np.arange(9), [4, 30, 11, 7, 19, 5, 23, 8, 14])
+    stage = np.array(list("abcd"))[donor % 4]
+    obs = pd.DataFrame({"donor": pd.Categorical(donor.astype(str)), "stage": stage, "x": rng.normal(size=donor.size)})
+    Y = rng.normal(size=(donor.size, 25)) + 0.6 * rng.normal(size=(9, 25))[donor] + rng.uniform(-3, 40, 25)
+    Y += np.outer(stage == "b", rng.normal(0, 1, 25))
+    return Y, obs
 
 
-def balanced(n_genes: int, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    donor = np.repeat(np.arange(6), 20)
-    obs = pd.DataFrame({"donor": [f"d{j}" for j in donor], "arm": np.where(donor % 2, "b", "a")})
-    sd = np.where(rng.random(n_genes) < 0.5, 0.0, 0.5)
-    return obs, rng.normal(size=(120, n_genes)) + (sd * rng.normal(size=(6, n_genes)))[donor]
+# ------------------------------------------------------------------------------------------- at one ratio
 
 
-@pytest.mark.filterwarnings("ignore:Only 3")
-def test_null_genes_of_a_balanced_cohort_have_uniform_p():
-    obs, Y = balanced(6_000, 3)
-    pvals = fitted(Y, obs, "~ arm + (1 | donor)").test("arm").table["pvals"]
-    assert stats.kstest(pvals, "uniform").statistic < 1.63 / np.sqrt(6_000)
+@pytest.mark.parametrize(
+    ("formula", "term", "tested"), [("~ x + stage", "stage", [2, 3, 4]), ("~ x + stage", "x", [1])]
+)
+@pytest.mark.parametrize("rho", [0.0, 0.3, 20.0])
+def test_one_point_is_the_exact_f_test_of_generalised_least_squares(cells, formula, term, tested, rho):
+    Y, obs = cells
+    fit = fitted(Y, obs, f"{formula} + (1 | donor)")
+    at = at_ratios(fit, term, np.array([rho]))
+    found, _ = answers(at, np.ones(1), conf_level=0.95)
+
+    same = np.equal.outer(obs["donor"].to_numpy(), obs["donor"].to_numpy())
+    root = np.linalg.inv(np.linalg.cholesky(np.eye(len(obs)) + rho * same))
+    X = np.column_stack([np.ones(len(obs)), obs["x"], *(obs["stage"] == s for s in "bcd")]).astype(float)
+
+    def rss(columns: list[int]) -> np.ndarray:
+        A = root @ X[:, columns]
+        return ((root @ Y - A @ np.linalg.lstsq(A, root @ Y, rcond=None)[0]) ** 2).sum(axis=0)
+
+    everything, df, nu = list(range(5)), len(tested), len(obs) - 5
+    full, null = rss(everything), rss([k for k in everything if k not in tested])
+    expected = distributions.f.sf((null - full) / df / (full / nu), df, nu)
+    np.testing.assert_allclose(np.exp(found.log_pval), expected, rtol=2e-9)
+    np.testing.assert_allclose(at.sigma2[:, 0], full / nu, rtol=1e-10)
+    if df == 1:
+        A = root @ X
+        beta = np.linalg.lstsq(A, root @ Y, rcond=None)[0][tested[0]]
+        se = np.sqrt(full / nu * np.linalg.inv(A.T @ A)[tested[0], tested[0]])
+        np.testing.assert_allclose(found.coef, beta, rtol=1e-10)
+        np.testing.assert_allclose(found.se, se * np.sqrt(nu / (nu - 2)), rtol=1e-10)
+        np.testing.assert_allclose(found.ci_low, beta + distributions.t.ppf(0.025, nu) * se, atol=1e-6 * se.max())
 
 
-@pytest.mark.filterwarnings("ignore:Only 3")
-def test_a_gene_beyond_all_others_is_not_called_for_want_of_points():
-    """Donors so far apart that no other gene tells of it, the arms by chance: p is about that of the donors' means."""
-    obs, Y = balanced(300, 4)
-    levels = np.array([3e4, 1e4, -2e4, 4e4, 1.5e4, -3e4])
-    Y[:, 7] = levels[obs["donor"].str[1:].astype(int)] + np.random.default_rng(5).normal(size=120)
-    table = fitted(Y, obs, "~ arm + (1 | donor)").test("arm").table
-    assert table["pvals"].iloc[7] > 0.3
+def test_without_donor_variance_it_is_the_t_test_of_cells():
+    rng = np.random.default_rng(1)
+    donor = np.repeat(np.arange(6), 8)
+    obs = pd.DataFrame({"donor": pd.Categorical(donor.astype(str)), "group": np.where(donor < 3, "a", "b")})
+    Y = rng.normal(size=(48, 40))
+    found, _ = answers(at_ratios(fitted(Y, obs, "~ group + (1 | donor)"), "group", np.zeros(1)), np.ones(1))
+    expected = distributions.ttest_ind(Y[donor < 3], Y[donor >= 3]).pvalue
+    np.testing.assert_allclose(np.exp(found.log_pval), expected, rtol=1e-10)
 
 
-@pytest.mark.filterwarnings("ignore:Only 3")
-def test_the_order_of_genes_changes_no_bit():
-    obs, Y = balanced(300, 6)
-    order = np.random.default_rng(0).permutation(300)
-    one = fitted(Y, obs, "~ arm + (1 | donor)").test("arm").table["pvals"].to_numpy()
-    other = fitted(Y[:, order], obs, "~ arm + (1 | donor)").test("arm").table["pvals"].to_numpy()
-    np.testing.assert_array_equal(one[order], other)
+def test_with_boundless_donor_variance_it_counts_donors_and_not_cells():
+    """Donors of 8 cells differ by rho = 1e9: the F ratio is of donor means, its scale still pooled with that of cells."""
+    rng = np.random.default_rng(2)
+    means = rng.normal(size=(6, 30))
+    at = at_ratios(donor_means(means, 8, 0.0), "group", np.array([1e9]))
+    t = distributions.ttest_ind(means[:3], means[3:]).statistic
+    np.testing.assert_allclose(at.coef[:, 0, 0] / np.sqrt(at.unscaled[0, 0, 0] * at.sigma2[:, 0] * at.dof / 4), -t)
 
 
-@pytest.mark.filterwarnings("ignore:Only 3")
-@pytest.mark.parametrize(("n_genes", "moderated"), [(50, False), (250, True)])
-def test_it_is_the_default_where_enough_genes_tell(n_genes, moderated):
-    obs, Y = balanced(n_genes, 7)
-    fit = fitted(Y, obs, "~ arm + (1 | donor)")
-    assert fit.test("arm").moderated == moderated
-    assert fit.test("arm", moderate=True).moderated
-    assert not fit.test("arm", moderate=False).moderated
+# --------------------------------------------------------------------------------------- over several ratios
 
 
-@pytest.mark.filterwarnings("ignore:Only 3")
-def test_too_few_genes_to_insist():
-    obs, Y = balanced(5, 8)
-    with pytest.raises(ValueError, match="needs at least 20 genes that can be fitted; there are 5"):
-        fitted(Y, obs, "~ arm + (1 | donor)").test("arm", moderate=True)
+def test_p_is_uniform_where_the_prior_is_right():
+    """Balanced donors and a known discrete prior: 100,000 genes, in all and where p is small."""
+    rng, n_genes, n_cells = np.random.default_rng(3), 100_000, 20
+    points, prior = np.array([0.0, 0.03, 0.5]), np.array([0.5, 0.3, 0.2])
+    rho = rng.choice(points, n_genes, p=prior)
+    sigma = np.exp(rng.normal(0, 1, n_genes))
+    means = sigma * np.sqrt(rho + 1 / n_cells) * rng.standard_normal((6, n_genes))
+    fit = donor_means(means, n_cells, sigma**2 * rng.chisquare(6 * (n_cells - 1), n_genes))
+    at = at_ratios(fit, "group", points)
+    p = np.exp(answers(at, prior)[0].log_pval)
+    assert distributions.kstest(p, "uniform").statistic < 1.63 / np.sqrt(n_genes)  # the 1 % point
+    for level in (0.05, 0.001):
+        assert abs((p < level).mean() - level) < 3 * np.sqrt(level / n_genes)
+    wrong = np.exp(answers(at, np.array([0.9, 0.1, 0.0]))[0].log_pval)
+    assert distributions.kstest(wrong, "uniform").statistic > 5 / np.sqrt(n_genes)
+
+
+def test_a_conjugate_prior_is_limmas_moderated_t():
+    """Donor means of many cells vary by rho alone: an inverse chi-square prior on a fine grid, limma's closed form."""
+    table, n_cells = pd.read_csv(LIMMA), 1e6
+    df0, s0_squared = table["df0"][0], table["s0_squared"][0]
+    variance = np.exp(np.linspace(np.log(1e-3), np.log(1e5), 3_000))
+    density = distributions.chi2.pdf(df0 * s0_squared / variance, df0) / variance  # of log variance
+    means = table.filter(like="donor").to_numpy().T
+    fit = donor_means(means, int(n_cells), 6 * (n_cells - 1))
+    at = at_ratios(fit, "group", variance - 1 / n_cells)
+    found, weights = answers(at, density / density.sum())
+    np.testing.assert_allclose(found.coef, table["coef"], rtol=1e-8)
+    np.testing.assert_allclose(np.exp(found.log_pval), table["p"], rtol=1e-3)
+    # The posterior mean of one over the variance is one over what limma calls the squeezed variance.
+    np.testing.assert_allclose(weights @ (1 / variance), 1 / table["squeezed"], rtol=1e-3)
+
+
+def test_posterior_is_bayes_rule_and_survives_underflow():
+    rng = np.random.default_rng(4)
+    loglik, prior = rng.normal(-4_000, 30, (50, 12)), rng.dirichlet(np.ones(12), 50)
+    weights = posterior(loglik, prior)
+    shifted = np.log(prior) + loglik
+    shifted = np.exp(shifted - shifted.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(weights, shifted / shifted.sum(axis=1, keepdims=True), atol=1e-14)
+
+
+def test_small_p_values_are_summed_in_logs():
+    """Where tails underflow the logarithm goes on, meets the sum where both have digits, and keeps the order."""
+    shifts = np.concatenate([np.linspace(0.5, 8, 40), np.linspace(10, 3_000, 60)])
+    noise = np.array([0.3, -0.2, -0.1, 0.1, 0.2, -0.3])[:, None]
+    means = noise + np.outer(np.arange(6) >= 3, shifts)
+    fit = donor_means(means, 2_000, 6 * 1_999.0)
+    at = at_ratios(fit, "group", np.array([0.0, 1e-3, 1e-2, 0.05]))
+    found, weights = answers(at, np.full(4, 0.25))
+    assert np.isfinite(found.log_pval).all()
+    assert (np.diff(found.log_pval) < 0).all()
+    assert found.log_pval[-1] < -2_000
+    q = at.coef[:, 0] ** 2 / (at.unscaled[:, 0, 0] * at.sigma2)
+    expected = (weights * distributions.f.sf(q, 1, at.dof)).sum(axis=1)
+    plain = expected > 1e-290
+    assert 5 < plain.sum() < 100
+    np.testing.assert_allclose(found.log_pval[plain], np.log(expected[plain]), rtol=1e-8)
+
+
+# ------------------------------------------------------------------------------------------------- limits
+
+
+@pytest.mark.parametrize("conf_level", [0.8, 0.95, 0.999])
+def test_limits_cut_off_equal_tails_of_the_mixture(cells, conf_level):
+    Y, obs = cells
+    fit, test = fitted(Y, obs, "~ x + stage + (1 | donor)"), "cond(stage='b') - cond(stage='a')"
+    at = at_ratios(fit, test, np.array([0.0, 0.05, 0.4, 3.0, 30.0]))
+    found, weights = answers(at, np.full(5, 0.2), conf_level=conf_level)
+    assert (weights.max(axis=1) < 0.9).any()  # mixtures indeed
+    se = np.sqrt(at.unscaled[:, 0, 0] * at.sigma2)
+
+    def below(c: np.ndarray) -> np.ndarray:
+        return (weights * distributions.t.cdf((c[:, None] - at.coef[:, 0]) / se, at.dof)).sum(axis=1)
+
+    outside = (1 - conf_level) / 2
+    np.testing.assert_allclose(below(found.ci_low), outside, rtol=1e-4)
+    np.testing.assert_allclose(1 - below(found.ci_high), outside, rtol=1e-4)
+    mean = (weights * at.coef[:, 0]).sum(axis=1)
+    spread = (weights * (se**2 * at.dof / (at.dof - 2) + (at.coef[:, 0] - mean[:, None]) ** 2)).sum(axis=1)
+    np.testing.assert_allclose(found.coef, mean, rtol=1e-6)
+    np.testing.assert_allclose(found.se, np.sqrt(spread), rtol=1e-6)
+
+
+@pytest.mark.parametrize("conf_level", [0.9, 0.95])
+def test_an_interval_leaves_out_zero_exactly_where_p_is_small(conf_level):
+    rng = np.random.default_rng(5)
+    means = rng.normal(size=(8, 4_000)) * rng.choice([0.1, 1.0], 4_000) + np.outer(
+        np.arange(8) >= 4, rng.normal(size=4_000)
+    )
+    fit = donor_means(means, 30, 8 * 29.0)
+    found, _ = answers(at_ratios(fit, "group", np.array([0.0, 0.1, 1.0])), np.full(3, 1 / 3), conf_level=conf_level)
+    excludes = (found.ci_low > 0) | (found.ci_high < 0)
+    p = np.exp(found.log_pval)
+    clear = np.abs(p / (1 - conf_level) - 1) > 1e-4  # of what the last step towards a limit leaves
+    assert 0.2 < excludes.mean() < 0.8
+    np.testing.assert_array_equal(excludes[clear], (p < 1 - conf_level)[clear])
+
+
+def test_limits_are_left_out_where_not_asked_for_and_estimates_for_several_df(cells):
+    Y, obs = cells
+    fit = fitted(Y, obs, "~ x + stage + (1 | donor)")
+    one, _ = answers(at_ratios(fit, "x", np.array([0.0, 1.0])), np.full(2, 0.5))
+    assert np.isnan(one.ci_low).all()
+    assert np.isfinite(one.coef).all()
+    joint, _ = answers(at_ratios(fit, "stage", np.array([0.0, 1.0])), np.full(2, 0.5), conf_level=0.95)
+    assert np.isnan([joint.coef, joint.se, joint.ci_low, joint.ci_high]).all()
+    assert np.isfinite(joint.log_pval).all()
