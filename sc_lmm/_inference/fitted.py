@@ -125,7 +125,9 @@ class LmmFit:
         eye = np.eye(len(self.coding.coef_names))
         stats = null_model(self.stats, Hypothesis(name, eye[self.coding.terms[name]]))
         columns, origin = stats.columns[:, keep], stats.origin[keep]
-        return replace(self, coding=coding, stats=replace(stats, basis=stats.basis[keep], columns=columns, origin=origin))
+        return replace(
+            self, coding=coding, stats=replace(stats, basis=stats.basis[keep], columns=columns, origin=origin)
+        )
 
     def gene(self, name: str) -> GeneSummary:
         """Summary of one gene's fit as lme4 prints it, with its random effects."""

@@ -179,14 +179,16 @@ def _finish(
     low, high = grid[m - 1], grid[m]
     left, right = gradient[m - 1] * (unit + low), gradient[m] * (unit + high)  # d rho / dt = unit + rho
     low, high = np.log1p(low / unit), np.log1p(high / unit)
-    t = low + (high - low) * left / (left - right)
+    t, moved = low + (high - low) * left / (left - right), high - low
     for _ in range(_MAX_STEPS):
         first, second = derivatives(unit * np.expm1(t), e, rss_0, terms)
         scale = unit * np.exp(t)
         first, second = first * scale, second * scale**2 + first * scale
         low, high = (t, high) if first < 0 else (low, t)
         step = t - first / second
-        following = step if second > 0 and low <= step <= high else (low + high) / 2
+        # A step that does not halve the one before would not end in time.
+        sound = second > 0 and low <= step <= high and abs(step - t) <= moved / 2
+        following = step if sound else (low + high) / 2
         moved, t = abs(following - t), following
         if moved <= _STEP_TOLERANCE or first == 0:
             return unit * np.expm1(t), INSIDE

@@ -6,6 +6,8 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .._design import read_term
 from .._errors import listing
 from .._names import random_intercept
@@ -75,8 +77,8 @@ def _power(term: str) -> tuple[str, int]:
 def _close_powers_of(a: Anatomy, terms: Sequence[str]) -> str:
     """Name the annotation of which the terms are powers that numbers closer to zero would tell apart, "" if none."""
     bases, degrees = zip(*map(_power, terms), strict=True)
-    column = a.design.data.get(bases[0].strip("`"))
-    if len(terms) < 2 or len(set(bases)) > 1 or column is None or column.nunique() <= max(degrees):
+    numbers = a.design.number_of(bases[0].strip("`"))
+    if len(terms) < 2 or len(set(bases)) > 1 or numbers is None or len(np.unique(numbers)) <= max(degrees):
         return ""
     return str(bases[0])
 

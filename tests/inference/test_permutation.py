@@ -357,7 +357,7 @@ def test_few_genes_are_calibrated_and_the_result_says_so(check, many_genes):
     pvals = sl.tl.lmm_fit(adata, FORMULA, show_progress=False).pvals("diagnosis", moderate=False)
     assert result.observed["lrt", 0.05] == (pvals < 0.05).mean()
     assert "'lrt' is the calibrated ratio here, as in lmm_de: fewer than 200 genes" in repr(result)
-    assert "'lrt' is the calibrated ratio" in result._repr_html_()
+    assert "&#x27;lrt&#x27; is the calibrated ratio" in result._repr_html_()
     assert "calibrated ratio" not in repr(many_genes[-1])
 
 

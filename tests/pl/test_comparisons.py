@@ -200,6 +200,14 @@ def test_the_place_is_named(adata: ad.AnnData) -> None:
     assert "in B" not in caption(draw(adata, comparison="low"))
 
 
+def test_a_factor_by_C_has_its_column_for_scanpy(adata: ad.AnnData) -> None:
+    run(adata, "C(arm, Treatment('high')) + type", "C(arm, Treatment('high'))")
+    params = sl.get.lmm_de_params(adata)
+    assert (params["groupby"], params["reference"]) == ("arm", "high")
+    run(adata, "C(arm, Sum)", "C(arm, Sum)")  # whose coefficients compare with an average
+    assert sl.get.lmm_de_params(adata)["groupby"] == "C(arm, Sum)"
+
+
 # --- where the p-value would not be of the points
 
 
