@@ -12,7 +12,7 @@ import numpy as np
 
 from .._anndata import DEFAULT_KEY, check_destination, read_expression, write_results, written_view
 from .._captions import axis_of, pack_comparisons
-from .._design import TestSpec, build_design, comparisons_of, parse_formula, read_test, tested_column
+from .._design import TestSpec, build_design, comparisons_of, read_test, tested_column
 from .._docs import doc_params
 from .._errors import listing, warn
 from .._inference import check_choices
@@ -211,10 +211,11 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
         "layer": layer,
         "weights": weights,
     }
-    _LOG.info("%s", repr(result).splitlines()[0])
+    remarks = [verdict.advice for verdict in report.verdicts if verdict.code == "unequal_depth"]
+    _LOG.info("%s", " ".join([repr(result).splitlines()[0], *remarks]))
     adata = adata.copy() if copy else adata
     described = {
-        "params": _params(fit, test, choices) | _compared(design, test, weights),
+        "params": _params(fit, test, choices) | _compared(design, test),
         "design": report.to_uns(),
         **_describe(fit, result.table),
     }
@@ -247,16 +248,15 @@ def _params(fit: LmmFit, test: TestSpec, choices: dict[str, Any]) -> dict[str, A
     }
 
 
-def _compared(design: Design, test: TestSpec, weights: str | None) -> dict[str, str]:
+def _compared(design: Design, test: TestSpec) -> dict[str, str]:
     """What stands against each other in each comparison, and the columns that the cells have values in: for figures.
 
     A factor that the formula writes as ``C(diagnosis)`` is also named by its column, where scanpy's plots look for it.
     """
-    used = design.obs_columns | set(parse_formula(f"~ 0 + {weights} + (1 | cells)").variables if weights else ())
     comparisons = comparisons_of(design.coding, test)
-    stored = {"compared": pack_comparisons(comparisons, sorted(used), factors=design.coding.levels)}
+    stored = {"compared": pack_comparisons(comparisons, sorted(design.obs_columns), factors=design.coding.levels)}
     axis, column = axis_of(stored, next(iter(comparisons))), tested_column(design.coding, test)[0]
-    if column in used or axis is None or not axis.labels or len(axis.conditions[0]) > 1:
+    if column in design.obs_columns or axis is None or not axis.labels or len(axis.conditions[0]) > 1:
         return stored
     return stored | {"groupby": next(iter(axis.conditions[0])), "reference": axis.labels[0]}
 
