@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-# Tasks per visit: fixed, so that no result depends on threads; enough of them to even out a few threads.
-_N_TASKS = 16
+# Tasks per visit: of a number that follows from the size alone, so that no result depends on threads; enough of them to
+# even out a few threads, and of rows no more than pay for the sums per gene that each makes.
+_N_TASKS, _ROWS_PER_TASK = 16, 1024
 # Rows of an on-disk, lazy or untidy matrix held in memory at a time.
 _BLOCK_ROWS = 4096
 
@@ -152,7 +153,7 @@ def _visit_csr(matrix: Any, cells: Cells, columns: NDArray[np.int64], advance: C
         acc, head = np.zeros((n_genes + 1, kernels.N_SLOTS + padded.C.shape[1])), np.zeros(n_genes)
         return kernel(*given, start, stop, acc, head, sums.ZtY), acc, head
 
-    cuts = _even_cuts(cells.rows.size)
+    cuts = _even_cuts(cells.rows.size, -(-cells.rows.size // _ROWS_PER_TASK))
     # Tasks arrive in the order of the cells, whichever thread was first, and their memory serves the next ones.
     for (start, _), (outcome, acc, head) in zip(cuts, _run(task, cuts, advance), strict=True):
         if outcome == kernels.UNTIDY:
@@ -214,8 +215,8 @@ def _run(
             advance(1 / len(cuts))
 
 
-def _even_cuts(size: int) -> list[tuple[int, int]]:
-    edges = np.linspace(0, size, min(_N_TASKS, size) + 1).astype(int)
+def _even_cuts(size: int, most: int = _N_TASKS) -> list[tuple[int, int]]:
+    edges = np.linspace(0, size, min(_N_TASKS, most, size) + 1).astype(int)
     return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
 
 
