@@ -1,0 +1,267 @@
+"""A case -> what the package made of it, and whether that is right."""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+
+import sc_lmm as sl
+
+from .against import Gene, compare_dense, compare_fit, compare_slope, tolerance
+from .exact import Likelihood
+from .state import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .draw import Case
+
+_PACKAGE = str(Path(sl.__file__).parent)
+_OURS = (ValueError, KeyError, TypeError)  # DesignError is a ValueError
+_REASONS = ("constant", "failed", "max_iter", "not_tested")
+
+
+@dataclass
+class Outcome:
+    """What became of a case."""
+
+    number: int
+    figures: Counter[str] = field(default_factory=Counter)
+    failures: list[tuple[str, str]] = field(default_factory=list)  # row of the table, what happened
+    genes: list[Gene] = field(default_factory=list)  # for lme4
+
+    def fail(self, row: str, text: str) -> None:
+        """Note what is wrong."""
+        self.failures.append((row, text))
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether an error was raised by a line of the package, with a message, and of a class that it promises."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    where = "" if frame is None else frame.tb_frame.f_code.co_filename
+    return isinstance(error, _OURS) and where.startswith(_PACKAGE) and len(str(error)) > 10
+
+
+def _where(error: BaseException) -> str:
+    frame = traceback.extract_tb(error.__traceback__)
+    return " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frame[-4:]))
+
+
+def attempt(outcome: Outcome, adatas: list[ad.AnnData], call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """Call, and check that an error is ours and left everything as it was."""
+    before = [digest(adata) for adata in adatas]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            result, error = call(), None
+        except Exception as raised:  # noqa: BLE001 - any that is not ours is what is looked for
+            result, error = None, raised
+    for one in caught:
+        if not issubclass(one.category, sl.LmmWarning) and _PACKAGE in str(one.filename):
+            outcome.fail("warnings that are not ours", f"{one.category.__name__}: {one.message} ({one.filename}:{one.lineno})")
+    if error is not None:
+        if not is_ours(error):
+            outcome.fail("exceptions that are not ours", f"{type(error).__name__}: {error} {_where(error)}")
+        if [digest(adata) for adata in adatas] != before:
+            outcome.fail("adata touched by a failed call", f"{type(error).__name__}: {error}")
+    return result, error
+
+
+class Trial:
+    """One case under judgement."""
+
+    def __init__(self, case: Case, seed: int) -> None:
+        self.case, self.outcome = case, Outcome(case.number)
+        self.rng = np.random.default_rng([seed, case.number, 1])
+
+    @cached_property
+    def full(self) -> Likelihood:
+        """The likelihood under the whole formula."""
+        case = self.case
+        return Likelihood.of(case.columns(), case.codes, case.weights, case.Y)
+
+    @cached_property
+    def null(self) -> Likelihood:
+        """The same without what is tested."""
+        case = self.case
+        return Likelihood.of(case.columns(case.tested), case.codes, case.weights, case.Y)
+
+    def run(self) -> Outcome:
+        """Ask the package, and check what it answers."""
+        case = self.case
+        adatas = [*case.parents, case.adata] if not case.parents else case.parents
+        weights = case.reading["weights"]
+        report, error = attempt(
+            self.outcome, adatas, lambda: sl.tl.check_design(case.adata, case.formula, case.test, weights=weights)
+        )
+        if error is not None:
+            self.outcome.fail("exceptions that are not ours", f"check_design: {type(error).__name__}: {error}")
+        fit, no_fit = attempt(self.outcome, adatas, lambda: sl.tl.lmm_fit(case.adata, case.formula, **case.reading))
+        pure = [case.adata] if not case.parents else case.parents
+        _, refused = attempt(
+            self.outcome, pure, lambda: sl.tl.lmm_de(case.adata, case.formula, case.test, **case.reading, **case.asking)
+        )
+        if report is not None and report.refused != (refused is not None):
+            self.outcome.fail("check_design and lmm_de disagree", f"{report.refused}: {refused}")
+        if refused is not None:
+            self.outcome.figures["designs refused"] += 1
+            self._check_refusal(report, refused)
+        if fit is not None:
+            self._check_fit(fit)
+        if fit is not None and refused is None:
+            self.outcome.figures["designs fitted"] += 1
+            self._check_tables(fit)
+            if self.rng.random() < 0.12:
+                self._check_storage(fit)
+            if self.rng.random() < 0.12:
+                self._check_relabelled()
+        if case.adata.isbacked:
+            case.adata.file.close()
+        return self.outcome
+
+    def _check_refusal(self, report: Any, error: BaseException) -> None:
+        codes = sorted({v.code for v in report.verdicts if v.grade == "refused"}) if report is not None else []
+        for code in codes:
+            self.outcome.figures[f"refused: {code}"] += 1
+        if codes == ["invalid"] or not codes:
+            self.outcome.figures[f"refused: {str(error)[:160]}"] += 1
+
+    def _check_fit(self, fit: Any) -> None:
+        full = self.full
+        p = fit.stats.columns.shape[1]
+        if p != full.rank:
+            self.outcome.fail("another model", f"{p} columns, which span {full.rank} directions")
+            return
+        for reml in (False, True):
+            compare_fit(self.outcome, full, fit.reml if reml else fit.ml, fit.stats, reml=reml, where="full")
+        compare_dense(self.outcome, self.case, fit)
+
+    def _check_tables(self, fit: Any) -> None:
+        case = self.case
+        key, method = case.asking.get("key_added", "lmm_de"), case.asking["method"]
+        ours = "rlrt" if not case.tested else method
+        for comparison, place in case.adata.uns[key]["comparisons"]["varm_key"].items():
+            table = sl.get.lmm_de_df(case.adata, comparison, key=key).set_index("names").reindex(case.adata.var_names)
+            if not table.equals(case.adata.varm[place][table.columns]) and list(table.index) != list(case.adata.var_names):
+                self.outcome.fail("get differs from varm", f"{comparison}")
+            self._check_rows(table, ours)
+        table = case.adata.varm[key]
+        table = table[table["status"] != "not_tested"]
+        if self.full.rank != fit.stats.columns.shape[1]:
+            return
+        wanted = fit.ml if ours == "lrt" else fit.reml
+        valid = table["pvals"].notna().to_numpy()
+        if not np.allclose(table["loglik"][valid], wanted.loglik[valid], rtol=1e-9, atol=1e-6):
+            self.outcome.fail("lmm_de and lmm_fit disagree", f"{table['loglik'].tolist()} {wanted.loglik.tolist()}")
+        if ours == "lrt":
+            self._check_null(table, fit, valid)
+        if len(case.tested) == 1 and case.terms[case.tested[0]].simple:
+            compare_slope(self.outcome, self.null, case, table, wanted)
+
+    def _check_rows(self, table: pd.DataFrame, method: str) -> None:
+        single = table["coef"].notna().any()
+        columns = ["pvals", "pvals_adj", "log10_pvals", "scores", "icc", "sd_residual", "loglik"]
+        columns += [name for name in table if name.startswith("sd_")]
+        columns += ["df"] if method != "wald" else []
+        columns += ["lrt", "pvals_chi2", "loglik_null"] if method in ("lrt", "rlrt") else []
+        columns += ["coef", "se"] if single and method != "rlrt" else []
+        columns += ["ci_low", "ci_high"] if single and method != "rlrt" and self.case.asking.get("conf_level", 1) else []
+        for gene, row in table.iterrows():
+            valid = row["status"] in ("ok", "boundary")
+            known = np.isfinite(row[columns].astype(float))
+            if valid and not known.all():
+                self.outcome.fail("valid status with NaN", f"{gene}: {row['status']}, {list(known.index[~known])}")
+            if np.isnan(row["pvals"]) and row["status"] not in _REASONS:
+                self.outcome.fail("NaN p without a reason", f"{gene}: {row['status']}")
+            if row["pvals"] < 0 or row["pvals"] > 1 or row["se"] < 0 or row["ci_low"] > row["ci_high"]:
+                self.outcome.fail("impossible numbers", f"{gene}: {row.to_dict()}")
+
+    def _check_null(self, table: pd.DataFrame, fit: Any, valid: np.ndarray) -> None:
+        case = self.case
+        if self.null.rank == 0:
+            return
+        restricted = fit
+        try:
+            for k in case.tested:
+                restricted = restricted.drop(case.terms[k].text)
+        except sl.DesignError:
+            return
+        compare_fit(self.outcome, self.null, restricted.ml, restricted.stats, reml=False, where="null")
+        both = valid & restricted.ml.usable
+        apart = np.abs(table["loglik_null"].to_numpy() - restricted.ml.loglik)
+        if (apart[both] > tolerance(restricted.ml.loglik[both])).any():
+            self.outcome.fail("lmm_de and lmm_fit disagree", f"null {apart.tolist()}")
+
+    def _check_storage(self, fit: Any) -> None:
+        case = self.case
+        key = case.asking.get("key_added", "lmm_de")
+        before = sl.get.lmm_de_df(case.adata, key=key)
+        bare = ad.AnnData(var=case.adata.var[[]], obs=case.adata.obs[[]], varm=dict(case.adata.varm), uns=dict(case.adata.uns))
+        kind = self.rng.choice(["h5ad", "zarr2", "zarr3"])
+        with tempfile.TemporaryDirectory(prefix="sc_lmm_fuzz") as folder:
+            path = Path(folder) / f"a.{kind}"
+
+            def around() -> ad.AnnData:
+                if kind == "h5ad":
+                    bare.write_h5ad(path)
+                    return ad.read_h5ad(path)
+                with ad.settings.override(zarr_write_format=int(kind[-1])):
+                    bare.write_zarr(path)
+                return ad.read_zarr(path)
+
+            read, error = attempt(self.outcome, [], around)
+            if error is not None:
+                self.outcome.fail("not stored", f"{kind}: {error}")
+                return
+            try:
+                pd.testing.assert_frame_equal(sl.get.lmm_de_df(read, key=key), before, check_column_type=False, check_index_type=False)
+            except (AssertionError, ValueError, KeyError) as differs:
+                self.outcome.fail("not stored", f"{kind}: {differs}")
+            fit.save(Path(folder) / "fit")
+            loaded = sl.tl.lmm_fit.__globals__["fit_formula"] and type(fit).load(Path(folder) / "fit")
+            method = case.asking["method"]
+            one, other = (f.test(case.test, method=method).table for f in (fit, loaded))
+            if not one.equals(other):
+                self.outcome.fail("not stored", "LmmFit.save")
+        self.outcome.figures["stored and read"] += 1
+
+    def _check_relabelled(self) -> None:
+        """Other names of donors, another order of cells and genes."""
+        case = self.case
+        key = case.asking.get("key_added", "lmm_de")
+        table = case.adata.varm[key]
+        table = table[table["status"] != "not_tested"]
+        order = self.rng.permutation(int(case.kept.sum()))
+        genes = self.rng.permutation(case.Y.shape[1])
+        obs = case.adata.obs.loc[case.kept].iloc[order].copy()
+        names = self.rng.permutation(case.codes.max() + 1)
+        obs[case.group] = [f"donor {names[j]}" for j in case.codes[order]]
+        var = pd.DataFrame(index=table.index[genes])
+        again = ad.AnnData(case.Y[np.ix_(order, genes)], obs=obs, var=var)
+        asking = {k: v for k, v in case.asking.items() if k != "key_added"}
+        _, error = attempt(
+            self.outcome, [], lambda: sl.tl.lmm_de(again, case.formula, case.test, weights=case.reading["weights"], **asking)
+        )
+        if error is not None:
+            self.outcome.fail("relabelling changes the answer", f"{error}")
+            return
+        other = again.varm["lmm_de"].loc[table.index]
+        same = (other["status"] == table["status"].astype(str)).all()
+        for name in ("log10_pvals", "scores", "loglik", "loglik_null"):
+            same &= np.allclose(other[name], table[name], rtol=1e-5, atol=1e-5, equal_nan=True)
+        if not same:
+            columns = ["log10_pvals", "scores", "loglik", "status"]
+            self.outcome.fail("relabelling changes the answer", f"\n{table[columns]}\n{other[columns]}")
+        self.outcome.figures["relabelled"] += 1
