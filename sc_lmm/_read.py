@@ -11,6 +11,7 @@ from ._anndata import Expression, read_expression
 from ._design import Design, build_design
 from ._errors import listing, warn
 from ._inference import LmmFit
+from ._model import check_workers
 from ._report import audit_terms
 from ._statistics import (
     SufficientStatistics,
@@ -48,6 +49,7 @@ def fit_formula(
 
 def fit_cells(source: Expression, design: Design, *, n_jobs: int | None, show_progress: bool | None) -> LmmFit:
     """Visit the cells of a checked design."""
+    check_workers(n_jobs)
     check_matrix(source.matrix)
     counts = _warn_of_counts(source)
     stats = _read(source, design, show_progress=show_progress)

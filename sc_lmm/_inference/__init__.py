@@ -17,7 +17,7 @@ from .power import (
 )
 from .prior import ENOUGH_GENES, FEWEST_GENES
 from .summary import GeneSummary, TestResult
-from .tests import METHODS, check_choices
+from .tests import METHODS, check_choices, check_seed
 
 __all__ = [
     "Choices",
@@ -36,6 +36,7 @@ __all__ = [
     "balanced_power",
     "balanced_statistics",
     "check_choices",
+    "check_seed",
     "cohorts",
     "draw_orders",
     "is_moderated",

@@ -13,7 +13,7 @@ from .._anndata import read_expression
 from .._design import build_design, find_term
 from .._docs import doc_params
 from .._errors import DesignError, alternatives
-from .._inference import ENOUGH_GENES, METHODS, Choices, draw_orders, is_moderated, plan_exchange
+from .._inference import ENOUGH_GENES, METHODS, Choices, check_seed, draw_orders, is_moderated, plan_exchange
 from .._progress import progress_bar
 from .._read import fit_cells
 from .._report import audit_terms
@@ -189,6 +189,7 @@ def permutation_check(
     >>> check.exchanged
     'diagnosis dealt out anew among all sample_id'
     """
+    check_seed(seed)
     choices = _choices_of(methods)
     source = read_expression(adata, layer=layer, use_raw=False, mask_var=None)
     design = build_design(formula, adata.obs, weights=weights)

@@ -25,6 +25,7 @@ from .._inference import (
     Simulation,
     balanced_power,
     balanced_statistics,
+    check_seed,
     cohorts,
     known_power,
     only_hypothesis,
@@ -303,9 +304,7 @@ def _check_choices(alpha: float, method: str, n_simulations: int | None, seed: i
     if n_simulations is not None and n_simulations < 100:
         msg = f"n_simulations={n_simulations!r} is too few to tell a power by: give 100 or more."
         raise ValueError(msg)
-    if seed < 0:
-        msg = f"seed={seed!r} is out of range: it must be 0 or more."
-        raise ValueError(msg)
+    check_seed(seed)
 
 
 def _check_simulated(n_simulations: int | None, *, moderate: bool | None, known: bool) -> None:

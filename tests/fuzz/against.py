@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats as distributions
 
-from .exact import RHO, Likelihood
+from sc_lmm._design import build_design
+
+from .exact import RHO, Likelihood, orthonormal
+from .matrices import N_GENES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,7 +44,9 @@ def compare_fit(outcome: Any, exact: Likelihood, fit: Any, stats: Any, *, reml: 
     determinant = 0.0
     if reml:
         determinant = _logdet(exact, stats)
-    grid = np.array([exact.deviance(rho, reml=reml) for rho in RHO[:: 2 if where == "null" else 1]], dtype=np.longdouble)
+    grid = np.array(
+        [exact.deviance(rho, reml=reml) for rho in RHO[:: 2 if where == "null" else 1]], dtype=np.longdouble
+    )
     for g in range(exact.Y.shape[1]):
         name = f"{where} {'REML' if reml else 'ML'}, gene {g}"
         if not fit.usable[g]:
@@ -76,8 +81,6 @@ def _logdet(exact: Likelihood, stats: Any) -> float:
     """log |X'WX| of the package's columns, those of which its statistics are, by extended precision: basis is X = Q R."""
     # X'WX in the package's own standardised form: X = S basis^-1, S'WS from its statistics, whose cells are ours.
     S = np.vstack([stats.ZtX / np.sqrt(stats.sizes)[:, None], stats.DtX]).astype(np.longdouble)
-    from .exact import orthonormal
-
     lengths = np.sqrt((S**2).sum(axis=0))
     in_standard = 2 * np.log(orthonormal(S)[1] * lengths).sum()
     return float(in_standard) - 2 * float(np.linalg.slogdet(stats.basis)[1])
@@ -85,9 +88,8 @@ def _logdet(exact: Likelihood, stats: Any) -> float:
 
 def compare_dense(outcome: Any, case: Case, fit: Any) -> None:
     """The density of the multivariate normal at our estimates, where doubles can form the covariance."""
-    from sc_lmm._design import build_design
-
-    design = build_design(case.formula, case.adata.obs, weights=case.reading["weights"])
+    some = {"weights": case.reading["weights"], "reference": case.reading["reference"]}
+    design = build_design(case.formula, case.adata.obs, **some)
     Z = (design.random.codes[:, None] == np.arange(len(design.random.levels))).astype(float)
     relative = np.ones(len(Z)) if design.random.weights is None else design.random.weights
     ml = fit.ml
@@ -110,10 +112,12 @@ def compare_slope(outcome: Any, null: Likelihood, case: Case, table: Any, fit: A
     order = np.argsort(np.unique(case.codes, return_inverse=True)[1], kind="stable")
     x = case.centred(case.terms[case.tested[0]].spans[0][case.kept])[order]
     unit = np.abs(x).max()
-    for g in np.flatnonzero(table["pvals"].notna() & fit.usable)[:2]:
+    for g in np.flatnonzero((table["pvals"].notna() & fit.usable)[:N_GENES])[:2]:
         slope, length = null.slope(x / unit, float(fit.rho[g]), int(g))
         se = float(np.sqrt(fit.sigma2[g]) / (length * float(unit)))
         found = float(table["coef"].iloc[g])
         outcome.figures["coefficients compared"] += 1
         if not abs(found - slope / float(unit)) <= 1e-5 * se + 1e-7 * abs(found):
-            outcome.fail("coefficient is not the exact one", f"gene {g}: {found!r}, exact {slope / float(unit)!r}, se {se!r}")
+            outcome.fail(
+                "coefficient is not the exact one", f"gene {g}: {found!r}, exact {slope / float(unit)!r}, se {se!r}"
+            )

@@ -1,3 +1,4 @@
+# ruff: noqa: T201 - a program that prints
 """The command line of the fuzz run, and its table of figures."""
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ ZEROS = (
     "a higher log-likelihood on the grid",
     "coefficient is not the exact one",
     "a gene that can be fitted was not",
+    "a design that can be fitted was refused",
     "another model",
     "exceptions that are not ours",
     "warnings that are not ours",

@@ -17,13 +17,98 @@ if TYPE_CHECKING:
     Rng = np.random.Generator
 
 NAMES = (
-    *("x", "age", "Age", "dose_1", "x.y", "dose µg", "a b", "a|b", "a~b", "a:b", "a+b", "a, b", "a*b", "(x)", "[x]", "{x}"),
-    *("if", "class", "lambda", "None", "True", "np", "log", "C", "I", "Q", "within", "cond", "Intercept", "residual", "1", "0"),
-    *("2.5", "-1", "inf", "nan", "π", "ﬁ", "ligature ﬁ", "_", "__x", "name_0_", "column_0", "'", '"', "it's", "\\", "%in%"),
-    *("a\tb", "C(x)", "I(x ** 2)", "(1 | donor)", "donor", "status", "coef", "lmm_de", "<b>", "$x$", "#", "x=1", "日本"),
+    *(
+        "x",
+        "age",
+        "Age",
+        "dose_1",
+        "x.y",
+        "dose µg",
+        "a b",
+        "a|b",
+        "a~b",
+        "a:b",
+        "a+b",
+        "a, b",
+        "a*b",
+        "(x)",
+        "[x]",
+        "{x}",
+    ),
+    *(
+        "if",
+        "class",
+        "lambda",
+        "None",
+        "True",
+        "np",
+        "log",
+        "C",
+        "I",
+        "Q",
+        "within",
+        "cond",
+        "Intercept",
+        "residual",
+        "1",
+        "0",
+    ),
+    *(
+        "2.5",
+        "-1",
+        "inf",
+        "nan",
+        "π",
+        "ﬁ",
+        "ligature ﬁ",
+        "_",
+        "__x",
+        "name_0_",
+        "column_0",
+        "'",
+        '"',
+        "it's",
+        "\\",
+        "%in%",
+    ),
+    *(
+        "a\tb",
+        "C(x)",
+        "I(x ** 2)",
+        "(1 | donor)",
+        "donor",
+        "status",
+        "coef",
+        "lmm_de",
+        "<b>",
+        "$x$",
+        "#",
+        "x=1",
+        "日本",
+    ),
 )
 LEVELS = (
-    *("a", "b", "control", "case", "T.x", "[T.a]", "", " ", "a:b", "1", "2", "1.5", "nan", "None", "é", "x]", "a/b", "'", '"'),
+    *(
+        "a",
+        "b",
+        "control",
+        "case",
+        "T.x",
+        "[T.a]",
+        "",
+        " ",
+        "a:b",
+        "1",
+        "2",
+        "1.5",
+        "nan",
+        "None",
+        "é",
+        "x]",
+        "a/b",
+        "'",
+        '"',
+    ),
     *("-", "True", "0", "a b", "A", "\\n", "<i>", "Intercept", "日本", "^", "*", "."),
 )
 
@@ -67,9 +152,13 @@ def draw_number(rng: Rng, name: str, donor: Array) -> Column:
     """A number that varies within donors, between them, or both."""
     n, kind = donor.size, rng.choice(["within", "between", "both"], p=[0.5, 0.3, 0.2])
     z = rng.normal(size=n) * (kind != "between") + rng.normal(size=donor.max() + 1)[donor] * (kind != "within")
-    dtype = str(rng.choice(["float64", "float32", "int64", "uint8", "Int64", "Float64"], p=[0.6, 0.1, 0.1, 0.05, 0.05, 0.1]))
+    dtype = str(
+        rng.choice(["float64", "float32", "int64", "uint8", "Int64", "Float64"], p=[0.6, 0.1, 0.1, 0.05, 0.05, 0.1])
+    )
     if "int" in dtype.lower():
-        z = np.rint(8 * z + (40 if dtype == "uint8" else rng.choice([0, 19_000]))).clip(0, 255 if dtype == "uint8" else None)
+        z = np.rint(8 * z + (40 if dtype == "uint8" else rng.choice([0, 19_000]))).clip(
+            0, 255 if dtype == "uint8" else None
+        )
     elif rng.random() < 0.25 and dtype != "float32":
         z = (z + 10.0 ** rng.uniform(0, 6)) * 10.0 ** rng.uniform(-9, 9)
     series = pd.Series(z.astype(np.float64)).astype(dtype)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 
@@ -28,6 +27,7 @@ from .matrices import draw_genes, laid_out
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import anndata as ad
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
@@ -72,7 +72,8 @@ class Case:
 def draw(seed: int, number: int) -> Case:
     """Draw case `number` of a seed."""
     rng = np.random.default_rng([seed, number])
-    terms_of, between = _plan(rng)
+    intercept = bool(rng.random() < 0.9)
+    terms_of, between = _plan(rng, intercept=intercept)
     donors = int(rng.integers(4, 11)) + 3 * between
     donor = _donors(rng, donors)
     names = iter(str(name) for name in rng.permutation(np.array(NAMES, dtype=object)))
@@ -81,12 +82,12 @@ def draw(seed: int, number: int) -> Case:
     group = _group(rng, group_name, donor)
     obs = pd.DataFrame({column.name: column.series for column in columns} | {group_name: group})
     kept = obs.notna().all(axis=1).to_numpy() & np.logical_and.reduce([np.isfinite(s) for t in terms for s in t.spans])
-    intercept = bool(rng.random() < 0.9)
     weights, weighed = np.ones(donor.size), None
     if rng.random() < 0.25:
         weighed = next(names)
         obs[weighed] = with_gaps(rng, pd.Series(rng.gamma(2, 1, donor.size) * 10.0 ** rng.uniform(-6, 6) + 1e-9))
         kept &= obs[weighed].notna().to_numpy()
+    reference = _reference(rng, columns, terms, kept)
     obs, kept, donor, terms = _shuffled(rng, obs, kept, donor, terms)
     if weighed is not None:
         weights = obs[weighed].to_numpy()[kept]
@@ -100,15 +101,16 @@ def draw(seed: int, number: int) -> Case:
     asking: dict[str, Any] = {"method": str(rng.choice(METHODS, p=[0.6, 0.1, 0.1, 0.1, 0.1]))}
     asking |= {} if rng.random() < 0.6 else {"calibrate": False}
     asking |= {} if rng.random() < 0.8 else {"conf_level": None if rng.random() < 0.5 else 0.5}
+    asking |= {} if rng.random() < 0.97 else {"n_jobs": 2}
     asking |= {} if rng.random() < 0.8 else {"key_added": str(rng.choice(["res", "é", "a b", "lmm_de_AD"]))}
-    case = Case(number, adata, formula, test, tested, reading | {"weights": weighed}, asking, terms, intercept, group_name,
+    return Case(number, adata, formula, test, tested, reading | {"weights": weighed, "reference": reference}, asking, terms, intercept, group_name,
                 donor[kept], kept, weights, Y[kept], parents)  # fmt: skip
-    return case
 
 
-def _plan(rng: Rng) -> tuple[list[str], int]:
+def _plan(rng: Rng, *, intercept: bool) -> tuple[list[str], int]:
     """Kinds of 1 to 6 terms, and how many donors they may use up."""
-    kinds = ["number", "number", "number", "factor", "factor", "factor", "interaction", "twin", "powers", "transform"]
+    kinds = ["number", "number", "number", "factor", "factor", "factor", "interaction", "twin", "powers"]
+    kinds += ["transform"] if intercept else []  # what a centred column spans with the constant is known
     chosen = [str(rng.choice(kinds)) for _ in range(rng.integers(1, 7))]
     return chosen, min(len(chosen), 4)
 
@@ -202,6 +204,16 @@ def _formula(rng: Rng, terms: list[Term], intercept: bool, group: str) -> str:
     return f"{left} {' + '.join(parts)}"
 
 
+def _reference(rng: Rng, columns: list[Column], terms: list[Term], kept: Array) -> dict[str, str] | None:
+    """Sometimes a level of a factor that is there as it is."""
+    texts = {term.text for term in terms}
+    found = [c for c in columns if c.is_factor and c.text in texts and not c.text.startswith("C(")]
+    if not found or not kept.any() or rng.random() < 0.7:
+        return None
+    column = found[rng.integers(len(found))]
+    return {column.name: str(rng.choice(np.array([str(v) for v in column.series[kept]], dtype=object)))}
+
+
 def _test(rng: Rng, terms: list[Term], group: str) -> tuple[Any, tuple[int, ...]]:
     if rng.random() < 0.08:
         return f"(1 | {written(group)})", ()
@@ -211,4 +223,7 @@ def _test(rng: Rng, terms: list[Term], group: str) -> tuple[Any, tuple[int, ...]
         chosen = tuple(int(k) for k in rng.choice(free, 2, replace=False))
         return [terms[k].text for k in chosen], chosen
     k = int(rng.choice(free))
+    alone = sum(terms[k].text in term.text for term in terms) == 1 and "(" not in terms[k].text
+    if terms[k].simple and alone and rng.random() < 0.2:
+        return f"cond({terms[k].text}=1) - cond({terms[k].text}=0)", (k,)
     return terms[k].text, (k,)

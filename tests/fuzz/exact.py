@@ -60,7 +60,9 @@ class Likelihood:
     rank: int
 
     @classmethod
-    def of(cls, columns: Sequence[NDArray[Any]], codes: NDArray[Any], weights: NDArray[Any], Y: NDArray[Any]) -> Likelihood:
+    def of(
+        cls, columns: Sequence[NDArray[Any]], codes: NDArray[Any], weights: NDArray[Any], Y: NDArray[Any]
+    ) -> Likelihood:
         """Bring cells into the order of donors."""
         codes = np.unique(codes, return_inverse=True)[1]
         order = np.argsort(codes, kind="stable")

@@ -74,7 +74,9 @@ def _write(gene: Gene, path: Path) -> float:
     exact = gene.likelihood
     columns: dict[str, Any] = {f"x{k}": q / exact.root * np.sqrt(exact.codes.size) for k, q in enumerate(exact.Q.T)}
     y = exact.Y[:, gene.gene]
-    y = y - exact.Q @ (exact.Q.T @ y)  # what the columns explain without donors: the same likelihood, and its digits are kept
+    y = y - exact.Q @ (
+        exact.Q.T @ y
+    )  # what the columns explain without donors: the same likelihood, and its digits are kept
     y = y / exact.root
     scale = np.abs(y).max()
     table = {"y": y / scale, "donor": exact.codes, "w": exact.root**2, **columns}
