@@ -7,6 +7,8 @@ import argparse
 import time
 import traceback
 from collections import Counter
+from functools import partial
+from multiprocessing import Pool
 
 from . import lme4
 from .bad import judge_bad
@@ -38,6 +40,7 @@ ZEROS = (
     "not stored",
     "the fuzz itself fails",
 )
+_BATCH = 50
 BAD = 8  # every so many a case is of bad input
 
 
@@ -55,18 +58,27 @@ def run_case(seed: int, number: int) -> Outcome:
 
 def run(seed: int, numbers: list[int], *, with_r: bool) -> tuple[Counter[str], list[Outcome]]:
     """Judge cases; figures of all, and the outcomes with failures."""
-    outcomes, figures = [], Counter({"designs drawn": len(numbers)})
-    for start in range(0, len(numbers), 200):
-        batch = [run_case(seed, number) for number in numbers[start : start + 200]]
-        if with_r:
-            lme4.compare(batch)
-        for outcome in batch:
-            outcome.genes.clear()
-            figures.update(outcome.figures)
-        outcomes += [outcome for outcome in batch if outcome.failures]
-        if len(numbers) > 200:
-            print(f"{start + len(batch)} designs, {len(outcomes)} with failures", flush=True)
-    return figures, outcomes
+    outcomes = [run_case(seed, number) for number in numbers]
+    if with_r:
+        lme4.compare(outcomes)
+    figures = Counter({"designs drawn": len(numbers)})
+    for outcome in outcomes:
+        outcome.genes.clear()
+        figures.update(outcome.figures)
+    return figures, [outcome for outcome in outcomes if outcome.failures]
+
+
+def run_all(seed: int, numbers: list[int], *, with_r: bool, jobs: int) -> tuple[Counter[str], list[Outcome]]:
+    """The same in batches, several at a time."""
+    figures: Counter[str] = Counter()
+    failed: list[Outcome] = []
+    with Pool(jobs) as pool:
+        batches = [numbers[start : start + _BATCH] for start in range(0, len(numbers), _BATCH)]
+        for of_batch, outcomes in pool.imap(partial(run, seed, with_r=with_r), batches):
+            figures.update(of_batch)
+            failed += outcomes
+            print(f"{figures['designs drawn']} designs, {len(failed)} with failures", flush=True)
+    return figures, failed
 
 
 def main() -> int:
@@ -76,11 +88,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", type=int, nargs="*", help="numbers of designs to repeat")
     parser.add_argument("--no-r", action="store_true", help="leave lme4 out where it is")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
     chosen = parser.parse_args()
     start = time.monotonic()
     with_r = not chosen.no_r and lme4.is_there()
     numbers = chosen.only if chosen.only else list(range(chosen.designs))
-    figures, outcomes = run(chosen.seed, numbers, with_r=with_r)
+    figures, outcomes = run_all(chosen.seed, numbers, with_r=with_r, jobs=chosen.jobs)
     shown = Counter(row for outcome in outcomes for row, _ in outcome.failures)
     for outcome in outcomes:
         print(f"\ndesign {outcome.number}: hatch run fuzz --seed {chosen.seed} --only {outcome.number}")

@@ -38,6 +38,7 @@ def test_a_seed_is_a_whole_number(adata, seed):
     assert not adata.varm
 
 
+@pytest.mark.filterwarnings("ignore::sc_lmm._errors.LmmWarning")  # of few donors, before
 @pytest.mark.parametrize("n_jobs", [0, "a", 1.5, True])
 def test_workers_are_a_number(adata, monkeypatch, n_jobs):
     monkeypatch.setattr(sl._read, "check_matrix", lambda matrix: pytest.fail("the matrix was looked at"))
@@ -50,6 +51,7 @@ def test_workers_are_a_number(adata, monkeypatch, n_jobs):
             call()
 
 
+@pytest.mark.filterwarnings("ignore::sc_lmm._errors.LmmWarning")
 @pytest.mark.parametrize("seed", [0, np.int64(3)])
 def test_numbers_of_numpy_are_numbers(adata, seed):
     table = sl.tl.lmm_fit(adata, FORMULA, n_jobs=np.int64(1)).test("diagnosis", seed=seed).table
