@@ -7,8 +7,8 @@ import argparse
 import time
 import traceback
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import Pool
 
 from . import lme4
 from .bad import judge_bad
@@ -72,11 +72,15 @@ def run_all(seed: int, numbers: list[int], *, with_r: bool, jobs: int) -> tuple[
     """The same in batches, several at a time."""
     figures: Counter[str] = Counter()
     failed: list[Outcome] = []
-    with Pool(jobs) as pool:
+    with ProcessPoolExecutor(jobs) as pool:
         batches = [numbers[start : start + _BATCH] for start in range(0, len(numbers), _BATCH)]
-        for of_batch, outcomes in pool.imap(partial(run, seed, with_r=with_r), batches):
+        for of_batch, outcomes in pool.map(partial(run, seed, with_r=with_r), batches):
             figures.update(of_batch)
             failed += outcomes
+            for outcome in outcomes:
+                print(f"\ndesign {outcome.number}: hatch run fuzz --seed {seed} --only {outcome.number}")
+                for row, text in outcome.failures:
+                    print(f"    {row}: {text}")
             print(f"{figures['designs drawn']} designs, {len(failed)} with failures", flush=True)
     return figures, failed
 
@@ -95,10 +99,6 @@ def main() -> int:
     numbers = chosen.only if chosen.only else list(range(chosen.designs))
     figures, outcomes = run_all(chosen.seed, numbers, with_r=with_r, jobs=chosen.jobs)
     shown = Counter(row for outcome in outcomes for row, _ in outcome.failures)
-    for outcome in outcomes:
-        print(f"\ndesign {outcome.number}: hatch run fuzz --seed {chosen.seed} --only {outcome.number}")
-        for row, text in outcome.failures:
-            print(f"    {row}: {text}")
     print(f"\nseed {chosen.seed}, {time.monotonic() - start:.0f} s{'' if with_r else ', without lme4'}")
     for name, count in sorted(figures.items(), key=lambda item: -item[1]):
         print(f"{count:8d}  {name}")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Long = NDArray[np.longdouble]
 
 ALIASED = 1e-15  # share of a column's length that is left beside the others: rounding
-RHO = np.concatenate([[0.0], 10.0 ** np.linspace(-5, 14, 58)])
+RHO = np.concatenate([[0.0], 10.0 ** np.linspace(-5, 14, 39)])
 
 
 def orthonormal(A: Long, least: float = 0.0) -> tuple[Long, Long]:
@@ -58,6 +58,7 @@ class Likelihood:
     sizes: Long  # (m,) sums of weights
     condition: float  # smallest share of a column that is left beside the others, of those kept
     rank: int
+    order: NDArray[np.int64]  # (n,) of the cells as they were given
 
     @classmethod
     def of(
@@ -73,7 +74,7 @@ class Likelihood:
         kept = left[left > ALIASED]
         Y = Y.astype(np.longdouble)[order] * root[:, None]
         sizes = np.add.reduceat(root**2, starts)
-        return cls(Q, Y, root, codes, starts, sizes, float(kept.min()) if kept.size else 1.0, Q.shape[1])
+        return cls(Q, Y, root, codes, starts, sizes, float(kept.min()) if kept.size else 1.0, Q.shape[1], order)
 
     def rotated(self, A: Long, rho: float) -> Long:
         """V^(-1/2) A, up to the roots of the weights that A has already."""
@@ -101,8 +102,8 @@ class Likelihood:
             return n * (np.log(2 * np.pi * (Y**2).sum(axis=0) / n) + 1) + log_v + determinant
 
     def logdet(self, X: NDArray[Any]) -> float:
-        """log |X'WX| of other columns (n, r) that span the same, in the order of the cells given here."""
-        A = X.astype(np.longdouble) * self.root[:, None]
+        """log |X'WX| of other columns (n, r) that span the same, cells in the order that they were given in."""
+        A = X.astype(np.longdouble)[self.order] * self.root[:, None]
         lengths = np.sqrt((A**2).sum(axis=0))
         return float(2 * np.log(orthonormal(A)[1] * lengths).sum())
 

@@ -168,9 +168,13 @@ class Trial:
         if p != full.rank:
             self.outcome.fail("another model", f"{p} columns, which span {full.rank} directions")
             return
+        some = {"weights": self.case.reading["weights"], "reference": self.case.reading["reference"]}
+        design = build_design(self.case.formula, self.case.adata.obs, **some)
+        columns = np.array([x if np.ptp(x) == 0 else self.case.centred(x) for x in design.X.T], dtype=np.longdouble).T
         for reml in (False, True):
-            compare_fit(self.outcome, full, fit.reml if reml else fit.ml, fit.stats, reml=reml, where="full")
-        compare_dense(self.outcome, self.case, fit)
+            determinant = full.logdet(columns) if reml else 0.0
+            compare_fit(self.outcome, full, fit.reml if reml else fit.ml, determinant, reml=reml, where="full")
+        compare_dense(self.outcome, self.case, fit, design)
 
     def _check_tables(self, fit: Any) -> None:
         case = self.case
@@ -227,7 +231,7 @@ class Trial:
                 restricted = restricted.drop(case.terms[k].text)
         except sl.DesignError:
             return
-        compare_fit(self.outcome, self.null, restricted.ml, restricted.stats, reml=False, where="null")
+        compare_fit(self.outcome, self.null, restricted.ml, 0.0, reml=False, where="null")
         both = valid & restricted.ml.usable
         apart = np.abs(table["loglik_null"].to_numpy() - restricted.ml.loglik)
         if (apart[both] > tolerance(restricted.ml.loglik[both])).any():

@@ -275,3 +275,14 @@ def _without(fit: LmmFit, terms: list[str]) -> LmmFit:
     for term in terms:
         fit = fit.drop(term)
     return fit
+
+
+@pytest.mark.parametrize("unit", [1.0, 2.0**-30])
+def test_the_restricted_likelihood_keeps_its_digits_under_powers_of_a_far_number(unit):
+    """log|X'X| does not depend on the origin of x: the powers of x are those of its deviations and a unit triangle."""
+    obs = cohort(4)
+    step = obs["x"]
+    far = obs.assign(x=unit * (step + 4096.0))  # its square is exact as well
+    near = obs.assign(x=unit * step)
+    restricted = [fitted(data, "x + I(x**2) + arm").reml.loglik for data in (far, near)]
+    np.testing.assert_allclose(*restricted, rtol=0, atol=1e-7)
