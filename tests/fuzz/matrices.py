@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,7 +121,7 @@ _FOLDER = tempfile.TemporaryDirectory(prefix="sc_lmm_fuzz")
 
 def backed(X: Any, obs: pd.DataFrame, var: pd.DataFrame) -> ad.AnnData:
     """AnnData whose matrix is in a file that this process removes at its end."""
-    path = Path(_FOLDER.name) / "backed.h5ad"
+    path = Path(_FOLDER.name) / f"{os.getpid()}.h5ad"
     path.unlink(missing_ok=True)
     ad.AnnData(X, var=var, obs=pd.DataFrame(index=obs.index)).write_h5ad(path)
     adata = ad.read_h5ad(path, backed="r")
