@@ -25,7 +25,7 @@ from .coding import Annotation, Coding
 from .columns import Columns, columns_by_level
 from .formula import MixedFormula, parse_formula
 from .transforms import group_transforms
-from .weights import cell_weights, relative_weights
+from .weights import cell_weights, relative_weights, weight_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,6 +61,7 @@ class Design:
     kept: NDArray[np.bool_]  # (n_obs,) cells without missing annotations
     coding: Coding
     data: pd.DataFrame  # (n, n_annotations) annotations by what `coding` calls them, factors as categoricals
+    weighed_by: frozenset[str] = frozenset()  # columns of obs that the weights are made of
 
     @property
     def n_cells(self) -> int:
@@ -90,7 +91,7 @@ class Design:
     @property
     def obs_columns(self) -> set[str]:
         """Columns of obs that the model names."""
-        return {used.column for used in self.coding.annotations.values()} | {self.random.name}
+        return {used.column for used in self.coding.annotations.values()} | {self.random.name} | self.weighed_by
 
     def regrouped(self, random: RandomTerm) -> Design:
         """The same cells and columns under another grouping."""
@@ -155,7 +156,9 @@ def build_design(
     kept = np.logical_and.reduce([column.notna().to_numpy() for column in (*found.values(), group)])
     kept &= True if weighed is None else ~np.isnan(weighed)
     if not kept.any():
-        columns = listing(dict.fromkeys([*parsed.variables, parsed.group]))
+        columns = listing(
+            dict.fromkeys([*parsed.variables, parsed.group, *(weight_columns(weights) if weights else ())])
+        )
         msg = f"No cell has a value in every column of the model ({columns}). Fill the gaps or drop a column."
         raise DesignError(msg)
     used = {use: _of_cells(column, kept) for use, column in found.items()}
@@ -165,7 +168,8 @@ def build_design(
         used |= {use: _with_reference(column, level) for use, column in used.items() if use.column == factor}
     random = _random_intercept(_of_cells(group, kept), parsed.group)
     random = random if weighed is None else replace(random, weights=relative_weights(weighed[kept]))
-    return _coded(parsed, used, random, kept)
+    design = _coded(parsed, used, random, kept)
+    return design if weights is None else replace(design, weighed_by=weight_columns(weights))
 
 
 def _check_is_factor(factor: str, level: object, parsed: MixedFormula, obs: pd.DataFrame) -> None:

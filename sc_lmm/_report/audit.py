@@ -20,6 +20,7 @@ from .._words import unit
 from .anatomy import anatomy, cross
 from .cautions import Cautions, place_verdicts
 from .columns import dropped_cells
+from .depth import depth_verdict
 from .detectable import detectability, max_df
 from .facts import GRADES, DesignReport, RandomFacts, TermFacts, TestFacts, Verdict
 from .neighbours import Neighbour, neighbour_verdicts, neighbours, unit_left_out
@@ -81,6 +82,7 @@ class _Subject:
 
     a: Anatomy
     units: list[Neighbour]  # columns of obs that are units and not in the formula
+    depth: tuple[Verdict, ...]  # on cells that differ in it
     dropped: dict[str, int]  # cells left out, by donor
     varying: frozenset[str]  # factors that vary within donors
 
@@ -91,7 +93,8 @@ def _subject(design: Design, obs: pd.DataFrame | None) -> _Subject:
         name: a.crossings.get(quoted(name)) or cross(design.levels_of(name), design) for name in design.coding.levels
     }
     varying = frozenset(name for name, table in tables.items() if table is None or not table.constant)
-    return _Subject(a, [] if obs is None else neighbours(a, obs), _dropped_by_donor(design, obs), varying)
+    units, depth = ([], ()) if obs is None else (neighbours(a, obs), tuple(depth_verdict(a, obs)))
+    return _Subject(a, units, depth, _dropped_by_donor(design, obs), varying)
 
 
 def _report(subject: _Subject, test: TestSpec | None) -> DesignReport:
@@ -104,6 +107,7 @@ def _report(subject: _Subject, test: TestSpec | None) -> DesignReport:
         *([] if test is None else place_verdicts(design.coding, test, subject.varying)),
         *neighbour_verdicts(a, terms, subject.units),
         *dropped_cells(a, subject.dropped),
+        *subject.depth,
     ]
     return DesignReport(
         formula=design.formula.text,

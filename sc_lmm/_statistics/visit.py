@@ -51,10 +51,30 @@ def check_matrix(matrix: Any) -> None:
 
 def visit(matrix: Any, cells: Cells, columns: NDArray[np.int64], advance: Callable[[float], object]) -> Sums:
     """Add up the entries of `matrix`; `advance` is told the share of the work that is done."""
+    return visit_each(matrix, [cells], columns, advance)[0]
+
+
+def visit_each(
+    matrix: Any, groups: Sequence[Cells], columns: NDArray[np.int64], advance: Callable[[float], object]
+) -> list[Sums]:
+    """Add up the entries of disjoint groups of cells, every row being read once.
+
+    In memory the rows of a group are looked up where they are. Of a matrix that comes in blocks, each block serves all
+    groups before the next one is read.
+    """
     check_matrix(matrix)
     in_memory = isinstance(matrix, np.ndarray) or sparse.issparse(matrix)
-    read = _visit_memory if in_memory and _is_compiled(matrix.dtype) else _visit_blocks
-    return read(matrix, cells, columns, advance)
+    if not (in_memory and _is_compiled(matrix.dtype)):
+        return _visit_blocks(matrix, groups, columns, advance)
+    n_cells = max(sum(cells.rows.size for cells in groups), 1)
+    sums = []
+    for cells in groups:
+
+        def advance_of_all(done: float, share: float = cells.rows.size / n_cells) -> None:
+            advance(share * done)
+
+        sums.append(_visit_memory(matrix, cells, columns, advance_of_all))
+    return sums
 
 
 def _is_compiled(dtype: np.dtype) -> bool:
@@ -62,11 +82,16 @@ def _is_compiled(dtype: np.dtype) -> bool:
     return dtype.isnative and dtype.itemsize <= 8 and dtype != np.float16
 
 
-def _visit_blocks(matrix: Any, cells: Cells, columns: NDArray[np.int64], advance: Callable[[float], object]) -> Sums:
-    sums = Sums.zeros(cells, columns.size)
+def _visit_blocks(
+    matrix: Any, groups: Sequence[Cells], columns: NDArray[np.int64], advance: Callable[[float], object]
+) -> list[Sums]:
+    sums = [Sums.zeros(cells, columns.size) for cells in groups]
     for start, block in row_blocks(matrix):
         known = block if _is_compiled(block.dtype) else block.astype(np.float64)
-        sums = sums.plus(_visit_memory(known, cells.within(start, start + block.shape[0]), columns, _ignore))
+        for i, cells in enumerate(groups):
+            inside = cells.within(start, start + block.shape[0])
+            if inside.rows.size:
+                sums[i] = sums[i].plus(_visit_memory(known, inside, columns, _ignore))
         advance(block.shape[0] / matrix.shape[0])
     return sums
 
