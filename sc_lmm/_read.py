@@ -10,8 +10,7 @@ import numpy as np
 from ._anndata import Expression, read_expression
 from ._design import Design, build_design
 from ._errors import listing, warn
-from ._inference import LmmFit
-from ._model import check_workers
+from ._inference import LmmFit, check_workers
 from ._report import audit_terms
 from ._statistics import (
     SufficientStatistics,

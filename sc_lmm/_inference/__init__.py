@@ -1,6 +1,7 @@
 """A question about fitted models -> its answer: tests, p-values, intervals, predictions and power."""
 
 from .answers import Choices, is_moderated
+from .estimates import check_workers
 from .fitted import LmmFit
 from .grouped import GroupedResult, LmmFits
 from .permutation import Exchange, draw_orders, plan_exchange
@@ -40,6 +41,7 @@ __all__ = [
     "balanced_statistics",
     "check_choices",
     "check_seed",
+    "check_workers",
     "cohorts",
     "draw_orders",
     "is_moderated",

@@ -1,6 +1,6 @@
 """SufficientStatistics -> Fit: likelihoods, their maxima, and the estimates there, for genes in blocks."""
 
-from .blocks import check_workers, for_blocks, gene_blocks
+from .blocks import for_blocks, gene_blocks
 from .deviance import Profile, Spectrum, profile, project, project_beside, spectrum
 from .fit import BOUNDARY, STATUS, Fit, fit_models
 from .optimize import Terms, derivatives, evaluate
@@ -16,7 +16,6 @@ __all__ = [
     "Support",
     "Terms",
     "at_points",
-    "check_workers",
     "derivatives",
     "evaluate",
     "fit_models",

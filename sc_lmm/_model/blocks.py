@@ -5,7 +5,6 @@ Blocks are cut by size alone and use one BLAS thread, so that no result depends 
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -27,16 +26,6 @@ def gene_blocks(n_genes: int, n_levels: int, block_size: int | None = None) -> l
     """Cut the genes, by default into blocks that suit the cache."""
     size = block_size or int(np.clip(_BLOCK_ENTRIES // n_levels, _SMALLEST_BLOCK, _LARGEST_BLOCK))
     return [slice(start, start + size) for start in range(0, n_genes, size)]
-
-
-def check_workers(n_jobs: object) -> None:
-    """Refuse what joblib has no meaning for, before anything is read."""
-    if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, Integral) or n_jobs == 0):
-        msg = (
-            f"n_jobs={n_jobs!r} must be a number of workers, 1 or more, or -1 for one per processor. "
-            f"Leave it out to follow joblib.parallel_config."
-        )
-        raise ValueError(msg)
 
 
 def for_blocks(
