@@ -65,7 +65,9 @@ def _check_reason(outcome: Any, exact: Likelihood, fit: Any, g: int, name: str) 
     y = exact.Y[:, g]
     donors = exact.rest(1e18)[0][:, g]
     cells = exact.rest(0.0)[0][:, g]
-    least = min(np.sqrt(donors @ donors), np.sqrt(cells @ cells)) / np.sqrt(np.maximum(y @ y, np.longdouble(1e-4000)))
+    least = min(np.sqrt(donors @ donors), np.sqrt(cells @ cells)) / np.sqrt(
+        np.maximum(y @ y, np.finfo(np.longdouble).tiny)
+    )
     if least > EXPLAINED:
         outcome.fail("a gene that can be fitted was not", f"{name}: status {fit.status[g]}, {float(least):g} left")
 

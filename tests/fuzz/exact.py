@@ -43,7 +43,7 @@ def orthonormal(A: Long, least: float = 0.0) -> tuple[Long, Long]:
 def stacked(columns: Sequence[NDArray[Any]]) -> Long:
     """Columns side by side, each at most one: their units do not count."""
     A = np.array(columns, dtype=np.longdouble).T
-    return A / np.maximum(np.abs(A).max(axis=0), np.longdouble(1e-4000))
+    return A / np.maximum(np.abs(A).max(axis=0), np.finfo(np.longdouble).tiny)
 
 
 @dataclass(frozen=True)
