@@ -11,7 +11,7 @@ from scipy import stats as distributions
 from statsmodels.stats.multitest import multipletests
 
 from .._errors import alternatives
-from .degrees_of_freedom import FTest, between_within, kenward_roger, satterthwaite, wald
+from .degrees_of_freedom import FTest, between_within, kenward_roger, satterthwaite, wald_at_rho
 from .squeeze import squeeze
 from .tail import chi2_log_isf, chi2_logsf, f_logsf
 
@@ -145,7 +145,7 @@ def _with_df(stats: SufficientStatistics, objective: Profile, fit: Fit, hypothes
         return satterthwaite(stats, objective, fit, L)
     if method == "kenward-roger":
         return kenward_roger(stats, objective, fit, L)
-    return wald(fit, L, np.full(fit.rho.size, np.inf))
+    return wald_at_rho(stats, fit, L, np.full(fit.rho.size, np.inf))
 
 
 def _moderated(result: FTest, stats: SufficientStatistics) -> FTest:

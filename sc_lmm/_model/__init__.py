@@ -1,7 +1,7 @@
 """SufficientStatistics -> Fit: likelihoods, their maxima, and the estimates there, for genes in blocks."""
 
 from .blocks import for_blocks, gene_blocks
-from .deviance import Profile, Spectrum, profile, project, project_beside, spectrum
+from .deviance import Profile, Spectrum, coefficients, profile, project, project_beside, spectrum
 from .fit import BOUNDARY, STATUS, Fit, fit_models
 from .optimize import Terms, derivatives, evaluate
 from .points import AtPoints, Support, at_points, support
@@ -16,6 +16,7 @@ __all__ = [
     "Support",
     "Terms",
     "at_points",
+    "coefficients",
     "derivatives",
     "evaluate",
     "fit_models",
