@@ -1,6 +1,7 @@
 """A question about fitted models -> its answer: tests, p-values, intervals, predictions and power."""
 
 from .answers import Choices, is_moderated
+from .count_fit import CountFit, check_count_choices
 from .fitted import LmmFit
 from .permutation import Exchange, draw_orders, plan_exchange
 from .pilot import Pilot, only_hypothesis, pilot_of_fit
@@ -21,6 +22,7 @@ from .tests import METHODS, check_choices
 
 __all__ = [
     "Choices",
+    "CountFit",
     "DEFAULT_ICC",
     "ENOUGH_GENES",
     "Exchange",
@@ -36,6 +38,7 @@ __all__ = [
     "balanced_power",
     "balanced_statistics",
     "check_choices",
+    "check_count_choices",
     "cohorts",
     "draw_orders",
     "is_moderated",

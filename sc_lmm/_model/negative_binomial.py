@@ -1,16 +1,16 @@
-"""The negative binomial regression of donor sums at known dispersion, one gene and one dispersion at a time, compiled.
+"""The negative binomial regression of donor sums at known dispersion, one gene at a time, compiled.
 
-A donor's sum of counts y_j, of exposure S_j (the sum of its cells' size factors), is Poisson given the donor's own factor,
-which is gamma distributed with mean 1 and variance phi, so that over donors it is negative binomial (McCullagh & Nelder 1989):
+A donor's sum of counts y_j, of exposure S_j, is Poisson given the donor's own factor, which is gamma distributed with
+mean 1 and variance phi_j, so that over donors it is negative binomial (McCullagh & Nelder 1989):
 
-    mu_j = S_j exp(x_j' beta),   E y_j = mu_j,   var y_j = mu_j + phi mu_j^2
-    l    = sum_j  y_j log mu_j - (y_j + 1/phi) log(1 + phi mu_j)  +  log rising factorials of 1/phi, which beta is not in
+    mu_j = S_j exp(x_j' beta),   E y_j = mu_j,   var y_j = mu_j + phi_j mu_j^2
+    l    = sum_j  y_j log mu_j - (y_j + 1/phi_j) log(1 + phi_j mu_j)  +  sum_{i < y_j} log(1 + i phi_j)  -  log y_j!
     score X'((y - mu) / (1 + phi mu)),   observed information X' diag(mu (1 + phi y) / (1 + phi mu)^2) X,
     expected information I = X' diag(mu / (1 + phi mu)) X
 
 l is concave in beta, so Newton's steps climb to its one maximum; a step after which the slope along it is steeper than
 before has gone too far and is halved. Where a combination of donors has no counts the maximum is at infinity, and l there is
-a limit. From l is therefore taken _LEAN / 2 times the square of beta, which leaves ten digits of any other maximum as they
+a limit. From l is therefore taken _LEAN / 2 times the square of beta, which leaves nine digits of any other maximum as they
 are, and ends the way to infinity where the means are some 1e-9 counts and l is within as much of its limit.
 """
 
@@ -36,18 +36,17 @@ _ENOUGH = 1e-7  # twice what l is below its maximum before the last step, which 
 
 
 @_compiled
-def maximise(y: Array, log_exposure: Array, X: Array, phi: float, beta: Array, mu: Array, information: Array) -> bool:
+def maximise(y: Array, log_exposure: Array, X: Array, phi: Array, beta: Array, mu: Array, information: Array) -> bool:
     """Overwrite `beta` (p,) by the maximum from there, `mu` (q,) by its means and `information` (p, p) by a factor of I.
 
     The factor is lower triangular, its product with its transpose being I. Returns whether the steps came to an end.
     """
-    p = beta.size
-    step, score = np.zeros(p), np.empty(p)
+    step, score = np.zeros(beta.size), np.empty(beta.size)
     slope, done = np.inf, False
     for _ in range(_STEPS):
-        _derivatives(y, log_exposure, X, phi, beta, mu, score, information)
+        _derivatives(y, log_exposure, X, phi, beta, score, information)
         if abs(_dot(score, step)) > slope:
-            for a in range(p):
+            for a in range(beta.size):
                 step[a] /= 2
                 beta[a] -= step[a]
             continue
@@ -55,82 +54,89 @@ def maximise(y: Array, log_exposure: Array, X: Array, phi: float, beta: Array, m
         step[:] = score
         solve(information, step)
         slope = _dot(score, step)
-        for a in range(p):
+        for a in range(beta.size):
             beta[a] += step[a]
         if slope < _ENOUGH:
             done = True
             break
-    _expected(log_exposure, X, phi, beta, mu, information)
-    cholesky(information)
+    expected(log_exposure, X, phi, beta, mu, information)
     return done
 
 
 @_compiled
 def _derivatives(
-    y: Array, log_exposure: Array, X: Array, phi: float, beta: Array, mu: Array, score: Array, information: Array
+    y: Array, log_exposure: Array, X: Array, phi: Array, beta: Array, score: Array, information: Array
 ) -> None:
     """Score and observed information at beta."""
     p = beta.size
-    _lean(information)
+    information[:] = 0.0
     for a in range(p):
         score[a] = -_LEAN * beta[a]
+        information[a, a] = _LEAN
     for j in range(y.size):
-        eta = log_exposure[j]
+        mu = _mean(log_exposure, X, beta, j)
+        inflated = 1 / (1 + phi[j] * mu)
+        u = (y[j] - mu) * inflated
+        w = mu * (1 + phi[j] * y[j]) * inflated * inflated
         for a in range(p):
-            eta += X[j, a] * beta[a]
-        m = math.exp(eta)
-        inflated = 1 / (1 + phi * m)
-        u = (y[j] - m) * inflated
-        w = m * (1 + phi * y[j]) * inflated * inflated
-        for a in range(p):
-            xw = X[j, a] * w
             score[a] += X[j, a] * u
             for b in range(a + 1):
-                information[a, b] += xw * X[j, b]
+                information[a, b] += X[j, a] * w * X[j, b]
 
 
 @_compiled
-def _expected(log_exposure: Array, X: Array, phi: float, beta: Array, mu: Array, information: Array) -> None:
-    """Means and expected information at beta."""
+def expected(log_exposure: Array, X: Array, phi: Array, beta: Array, mu: Array, information: Array) -> None:
+    """Means and a factor of the expected information at beta."""
     p = beta.size
-    _lean(information)
-    for j in range(mu.size):
-        eta = log_exposure[j]
-        for a in range(p):
-            eta += X[j, a] * beta[a]
-        mu[j] = math.exp(eta)
-        w = mu[j] / (1 + phi * mu[j])
-        for a in range(p):
-            xw = X[j, a] * w
-            for b in range(a + 1):
-                information[a, b] += xw * X[j, b]
-
-
-@_compiled
-def _lean(information: Array) -> None:
     information[:] = 0.0
-    for a in range(information.shape[0]):
+    for a in range(p):
         information[a, a] = _LEAN
+    for j in range(mu.size):
+        mu[j] = _mean(log_exposure, X, beta, j)
+        w = mu[j] / (1 + phi[j] * mu[j])
+        for a in range(p):
+            for b in range(a + 1):
+                information[a, b] += X[j, a] * w * X[j, b]
+    cholesky(information)
 
 
 @_compiled
-def kernel(y: Array, mu: Array, phi: float) -> float:
-    """The part of the log-likelihood that the means are in, but for a constant of the gene."""
+def _mean(log_exposure: Array, X: Array, beta: Array, j: int) -> float:
+    eta = log_exposure[j]
+    for a in range(beta.size):
+        eta += X[j, a] * beta[a]
+    return math.exp(eta)
+
+
+@_compiled
+def loglik_of_means(y: Array, mu: Array, phi: Array) -> float:
+    """The part of l that the means are in."""
     total = 0.0
     for j in range(y.size):
         if y[j] > 0:
             total += y[j] * math.log(mu[j])
-        total -= y[j] * math.log1p(phi * mu[j]) + math.log1p(phi * mu[j]) / phi if phi > 0 else mu[j]
+        log_inflated = math.log1p(phi[j] * mu[j])
+        total -= y[j] * log_inflated + (log_inflated / phi[j] if phi[j] > 0 else mu[j])
     return total
 
 
 @_compiled
-def rising(y: Array, phi: float) -> float:
-    """Log of the rest of the likelihood: sum_j sum_{i < y_j} log(1 + i phi), up to log y_j! which phi is not in."""
+def loglik_of_counts(y: Array, phi: Array) -> float:
+    """The rest of l, which the means are not in."""
     total = 0.0
-    if phi > 0:
-        for j in range(y.size):
-            total += math.lgamma(y[j] + 1 / phi) - math.lgamma(1 / phi) + y[j] * math.log(phi)
+    for j in range(y.size):
+        total -= math.lgamma(y[j] + 1)
+        if phi[j] > 0:
+            total += math.lgamma(y[j] + 1 / phi[j]) - math.lgamma(1 / phi[j]) + y[j] * math.log(phi[j])
+    return total
+
+
+@_compiled
+def log_determinant(factor: Array) -> float:
+    """Log determinant of A, given its Cholesky factor."""
+    total = 0.0
+    for a in range(factor.shape[0]):
+        total += 2 * math.log(factor[a, a])
     return total
 
 
@@ -142,7 +148,16 @@ def cholesky(A: Array) -> None:
             left = A[a, b]
             for c in range(b):
                 left -= A[a, c] * A[b, c]
-            A[a, b] = math.sqrt(max(left, 1e-300)) if a == b else left / A[b, b]
+            A[a, b] = math.sqrt(max(left, _LEAN)) if a == b else left / A[b, b]
+
+
+@_compiled
+def half_solve(factor: Array, x: Array) -> None:
+    """Overwrite x by the inverse of the factor times x."""
+    for a in range(x.size):
+        for c in range(a):
+            x[a] -= factor[a, c] * x[c]
+        x[a] /= factor[a, a]
 
 
 @_compiled
@@ -152,15 +167,6 @@ def solve(factor: Array, x: Array) -> None:
     for a in range(x.size - 1, -1, -1):
         for c in range(a + 1, x.size):
             x[a] -= factor[c, a] * x[c]
-        x[a] /= factor[a, a]
-
-
-@_compiled
-def half_solve(factor: Array, x: Array) -> None:
-    """Overwrite x by L^-1 x, L the factor."""
-    for a in range(x.size):
-        for c in range(a):
-            x[a] -= factor[a, c] * x[c]
         x[a] /= factor[a, a]
 
 

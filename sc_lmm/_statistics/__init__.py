@@ -1,15 +1,26 @@
-"""Cells and a Design -> SufficientStatistics, a few dozen numbers per gene: the only room that sees a cell."""
+"""Cells and a Design -> SufficientStatistics or CountStatistics, a few dozen numbers per gene: the only room that sees a cell."""
 
+from .counts import CountStatistics, count_statistics, donor_sums, varying_columns
+from .size_factors import MEDIAN_RATIO, TOTAL, library_exposure
 from .sufficient import SufficientStatistics, null_model, standard_rows, sufficient_statistics, within_products
+from .sums import Sums
 from .values import looks_like_counts
 from .visit import check_matrix
 
 __all__ = [
+    "CountStatistics",
+    "MEDIAN_RATIO",
     "SufficientStatistics",
+    "Sums",
+    "TOTAL",
     "check_matrix",
+    "count_statistics",
+    "donor_sums",
+    "library_exposure",
     "looks_like_counts",
     "null_model",
     "standard_rows",
     "sufficient_statistics",
+    "varying_columns",
     "within_products",
 ]

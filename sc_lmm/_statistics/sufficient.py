@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _ENOUGH_LEFT = 1e-4
 # A combination of columns is a column of ones if it is in all digits: what is not would be a part of every mean.
 _ONE = 1e-12
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"  # shares of the matrix cannot be counted
+READING = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"  # shares of the matrix cannot be counted
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ def sufficient_statistics(
     order = np.argsort(codes, kind="stable")
     weights = None if design.random.weights is None else design.random.weights[order]
     cells = Cells(rows[order].astype(np.int64), codes[order], np.ascontiguousarray(D[order]), sizes.size, weights)
-    with progress_bar(total=1.0, bar_format=_BAR, doing="reading", show_progress=show_progress) as bar:
+    with progress_bar(total=1.0, bar_format=READING, doing="reading", show_progress=show_progress) as bar:
         sums = visit(matrix, cells, columns.astype(np.int64), bar.update)
     stats = SufficientStatistics(
         sizes=sizes,

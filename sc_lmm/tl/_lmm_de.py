@@ -15,11 +15,12 @@ from .._captions import axis_of, pack_comparisons
 from .._design import TestSpec, build_design, comparisons_of, read_test, tested_column
 from .._docs import doc_params
 from .._errors import listing, warn
-from .._inference import check_choices
-from .._model import STATUS
+from .._inference import check_choices, check_count_choices
 from .._read import fit_cells
+from .._read_counts import check_count_design, fit_counts
 from .._report import audit
 from .._words import counted
+from ._family import read_family
 from ._reference import reference_levels
 
 if TYPE_CHECKING:
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .._design import Design
-    from .._inference import LmmFit
+    from .._inference import CountFit, LmmFit
 
+_FAILED = ("failed", "max_iter")
 _LOG = logging.getLogger("sc_lmm")
 
 
@@ -44,6 +46,9 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     layer: str | None = None,
     use_raw: bool = False,
     mask_var: NDArray[np.bool_] | pd.Series | str | None = None,
+    family: Literal["gaussian", "nb"] = "gaussian",
+    size_factors: str | None = None,
+    offset: str | None = None,
     method: Literal["lrt", "between-within", "satterthwaite", "kenward-roger", "wald"] = "lrt",
     calibrate: bool = True,
     moderate: bool | None = None,
@@ -84,6 +89,9 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     {layer}
     {use_raw}
     {mask_var}
+    {family}
+    {size_factors}
+    {offset}
     method
         ``"lrt"``: likelihood-ratio test of two maximum-likelihood fits. The others are t or F tests of REML estimates
         and differ in the denominator degrees of freedom: ``"between-within"`` (donors less donor-level coefficients),
@@ -190,20 +198,26 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     """
     check_choices(method, corr_method, conf_level=conf_level, reml=reml)
     check_destination(adata, key_added, copy=copy)
+    factors = read_family(family, adata.obs, weights=weights, size_factors=size_factors, offset=offset)
+    if factors is not None:
+        check_count_choices(method, calibrate=calibrate)
     test = read_test(test)
     source = read_expression(adata, layer=layer, use_raw=use_raw, mask_var=mask_var)
     levels = reference_levels(reference, formula, adata.obs, test)
     design = build_design(formula, adata.obs, reference=levels, weights=weights)
     report = audit(design, test, adata.obs)
     report.raise_if_refused()
+    if factors is not None:
+        check_count_design(design, factors)
     report.warn()
 
-    fit = fit_cells(source, design, n_jobs=n_jobs, show_progress=show_progress)
+    how: dict[str, Any] = {"n_jobs": n_jobs, "show_progress": show_progress}
+    fit = fit_cells(source, design, **how) if factors is None else fit_counts(source, design, factors, **how)
     choices: dict[str, Any] = {"method": method, "conf_level": conf_level, "corr_method": corr_method, "seed": seed}
     result = fit.test(test, calibrate=calibrate, moderate=moderate, **choices)
 
-    _warn_of_failures(fit, np.asarray(result.table["status"].cat.codes))
-    calibrated = calibrate and method == "lrt" and not result.moderated
+    _warn_of_failures(result.table)
+    calibrated = calibrate and method == "lrt" and (factors is not None or not result.moderated)
     choices |= {
         "calibrate": calibrated,
         "moderate": result.moderated,
@@ -224,17 +238,17 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     return adata if copy else None
 
 
-def _warn_of_failures(fit: LmmFit, status: NDArray[Any]) -> None:
-    failed = status > STATUS.index("constant")
+def _warn_of_failures(table: pd.DataFrame) -> None:
+    failed = table["status"].isin(_FAILED).to_numpy()
     if failed.any():
         found = counted(int(failed.sum()), "gene")
         warn(
             f"{found} could not be fitted, with NaN results and the reason in the column status: "
-            f"{listing(fit.var_names[failed], 5)}."
+            f"{listing(table.index[failed], 5)}."
         )
 
 
-def _params(fit: LmmFit, test: TestSpec, choices: dict[str, Any]) -> dict[str, Any]:
+def _params(fit: LmmFit | CountFit, test: TestSpec, choices: dict[str, Any]) -> dict[str, Any]:
     """What scanpy's functions look for, and what was asked; only types that h5ad and zarr can hold."""
     coding = fit.coding
     groupby, reference = tested_column(coding, test)
@@ -244,7 +258,7 @@ def _params(fit: LmmFit, test: TestSpec, choices: dict[str, Any]) -> dict[str, A
         **choices,
         "formula": coding.formula.text,
         "test": test if isinstance(test, str) else json.dumps(test),
-        "log_base": fit.log_base,
+        "log_base": getattr(fit, "log_base", None),
     }
 
 
@@ -261,7 +275,7 @@ def _compared(design: Design, test: TestSpec) -> dict[str, str]:
     return stored | {"groupby": next(iter(axis.conditions[0])), "reference": axis.labels[0]}
 
 
-def _describe(fit: LmmFit, table: pd.DataFrame) -> dict[str, Any]:
+def _describe(fit: LmmFit | CountFit, table: pd.DataFrame) -> dict[str, Any]:
     return {
         "coef_names": np.array(fit.coding.coef_names, dtype=object),
         "status": {str(name): int(count) for name, count in table["status"].value_counts(sort=False).items()},

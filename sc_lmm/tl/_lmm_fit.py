@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .._docs import doc_params
 from .._read import fit_formula
+from .._read_counts import fit_count_formula
+from ._family import read_family
 from ._reference import reference_levels
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from .._inference import LmmFit
+    from .._inference import CountFit, LmmFit
 
 
 @doc_params
@@ -27,9 +29,12 @@ def lmm_fit(
     layer: str | None = None,
     use_raw: bool = False,
     mask_var: NDArray[np.bool_] | pd.Series | str | None = None,
+    family: Literal["gaussian", "nb"] = "gaussian",
+    size_factors: str | None = None,
+    offset: str | None = None,
     n_jobs: int | None = None,
     show_progress: bool | None = None,
-) -> LmmFit:
+) -> LmmFit | CountFit:
     r"""Read the expression matrix once, to fit and test many models of it.
 
     The model of every gene is that of :func:`sc_lmm.tl.lmm_de`, which is this object used once. It holds
@@ -46,6 +51,9 @@ def lmm_fit(
     {layer}
     {use_raw}
     {mask_var}
+    {family}
+    {size_factors}
+    {offset}
     {n_jobs}
     {show_progress}
 
@@ -53,6 +61,7 @@ def lmm_fit(
     -------
     Fitted object with methods ``test`` (a term, terms, contrasts, or the random term), ``contrast``, ``drop`` (the
     model without a term), ``gene`` (a summary like lme4's), ``ranef``, ``save`` and ``load``. `adata` is not changed.
+    With ``family="nb"`` it holds the sums of counts by donor, and does not test the random term.
 
     Raises
     ------
@@ -70,6 +79,10 @@ def lmm_fit(
     >>> fit.drop("age").coding.coef_names
     ('Intercept', 'sequencing_saturation', 'diagnosis[T.Alzheimer]')
     """
-    choices: dict[str, Any] = {"weights": weights, "layer": layer, "use_raw": use_raw, "mask_var": mask_var}
+    factors = read_family(family, adata.obs, weights=weights, size_factors=size_factors, offset=offset)
+    choices: dict[str, Any] = {"layer": layer, "use_raw": use_raw, "mask_var": mask_var}
+    choices |= {"reference": reference_levels(reference, formula, adata.obs)}
     choices |= {"n_jobs": n_jobs, "show_progress": show_progress}
-    return fit_formula(adata, formula, reference=reference_levels(reference, formula, adata.obs), **choices)
+    if factors is not None:
+        return fit_count_formula(adata, formula, factors=factors, **choices)
+    return fit_formula(adata, formula, weights=weights, **choices)
