@@ -69,6 +69,6 @@ class CountSummary:
 def _estimate(one: CountStatistics, found: Dispersions, row: np.ndarray) -> tuple[float, float]:
     if not found.usable[0]:
         return np.nan, np.nan
-    variance = contrast_variances(one, found.points, np.ascontiguousarray(row))
+    variance = contrast_variances(one, found.points, np.ascontiguousarray(row), found.weights > 0)
     mixture = normal_mixture(found.points.beta @ row, variance, found.weights, conf_level=None)
     return float(mixture.coef[0]), float(mixture.se[0])

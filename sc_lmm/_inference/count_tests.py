@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-# Points of less weight are passed over, unless the p-value is so small that they could count.
-_LITTLE, _SMALL = 1e-10, np.log(3e-3)
+# Points of less weight are passed over, unless the p-value is so small that they could change it by 1 in 10,000.
+LITTLE, _SMALL = 1e-7, np.log(0.03)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _test_block(
 
 def _average(counts: CountStatistics, null: CountStatistics, found: Dispersions, df: int) -> tuple[Array, Array, Array]:
     """Ratios and factors (G, K), and the averaged log p-value (G,), with every point where it could count."""
-    wanted = found.weights > _LITTLE
+    wanted = found.weights > LITTLE
     ratio, factor = corrected_ratios(counts, null, found.points, wanted)
     log_pval = _log_pvals(ratio / factor, wanted, found, df)
     few = np.flatnonzero((log_pval < _SMALL) & ~wanted.all(axis=1))
@@ -129,7 +129,7 @@ def _estimates(
         nothing = np.full(counts.n_genes, np.nan)
         return nothing, nothing, nothing, nothing
     row = hypothesis.L[0] @ counts.basis
-    variance = contrast_variances(counts, found.points, row)
+    variance = contrast_variances(counts, found.points, row, found.weights > LITTLE)
     _, coef, se, low, high = normal_mixture(found.points.beta @ row, variance, found.weights, conf_level=conf_level)
     return coef, se, low, high
 

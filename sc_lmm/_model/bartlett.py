@@ -38,29 +38,40 @@ NOTHING = 1e-6  # counts
 
 @_compiled
 def excess(mu: Array, phi: Array, X: Array, factor: Array) -> float:
-    """e(X) at means `mu` (q,) and the Cholesky `factor` of the information of X there."""
-    q = mu.size
-    H, third, second = X.copy(), np.empty(q), np.empty(q)
+    """e(X) at means `mu` (q,) and the Cholesky `factor` of the information of X there.
+
+    With H = X factor'^-1, Z_jk = H_j'H_k, so that the double sums are inner products of sums over donors of the third powers
+    H_j x H_j x H_j, and of their traces Z_jj H_j.
+    """
+    q, p = X.shape
+    cubes, traces, h = np.zeros((2, p, p, p)), np.zeros((2, p)), np.empty(p)
     total = 0.0
     for j in range(q):
-        half_solve(factor, H[j])
-        t = phi[j] * mu[j]
-        second[j] = mu[j] / (1 + t) ** 2 if mu[j] > NOTHING else 0.0  # -k2'
-        third[j] = second[j] * (1 - t)  # -k3
-        z = _product(H[j], H[j])
-        total -= second[j] * (0.25 + t + t * t / 4) / (1 + t) * z * z
-    for j in range(q):
-        for k in range(q):
-            z = _product(H[j], H[k])
-            both, rest = third[j] * third[k], (second[j] - third[j]) * second[k]
-            total += z * z * z * (both / 6 + rest)
-            total += _product(H[j], H[j]) * z * _product(H[k], H[k]) * (both / 4 + rest)
-    return total
+        if mu[j] < NOTHING:
+            continue
+        h[:] = X[j]
+        half_solve(factor, h)
+        t, z = phi[j] * mu[j], 0.0
+        second = mu[j] / (1 + t) ** 2  # -k2', and -k3 is (1 - t) times this
+        for a in range(p):
+            z += h[a] * h[a]
+        total -= second * (0.25 + t + t * t / 4) / (1 + t) * z * z
+        for a in range(p):
+            traces[0, a] += second * z * h[a]
+            traces[1, a] += second * (1 - t) * z * h[a]
+            for b in range(p):
+                for c in range(p):
+                    cube = second * h[a] * h[b] * h[c]
+                    cubes[0, a, b, c] += cube
+                    cubes[1, a, b, c] += (1 - t) * cube
+    return total + _pair(cubes.reshape(2, -1), 6) + _pair(traces, 4)
 
 
 @_compiled
-def _product(x: Array, y: Array) -> float:
+def _pair(sums: Array, share: int) -> float:
+    """k3 k3 / share - k3 k2' + k2' k2' of sums (2, n) with -k2' and with -k3."""
     total = 0.0
-    for a in range(x.size):
-        total += x[a] * y[a]
+    for a in range(sums.shape[1]):
+        second, third = sums[0, a], sums[1, a]
+        total += third * third / share + (second - third) * second
     return total

@@ -21,8 +21,9 @@ import numpy as np
 from .._compile import compiled
 from .bartlett import NOTHING, excess
 from .negative_binomial import (
-    expected,
+    fitted_means,
     half_solve,
+    information_factor,
     log_determinant,
     loglik_of_counts,
     loglik_of_means,
@@ -148,37 +149,46 @@ def _ratio_genes(
     ratio: Array,
     factor: Array,
 ) -> None:
-    (n_genes, n_points), (q, p), p0 = phi.shape, X.shape, X0.shape[1]
+    (q, p), p0 = X.shape, X0.shape[1]
     mu, full, null = np.empty(q), np.empty((p, p)), np.empty((p0, p0))
-    zero, current = np.zeros(p), np.empty(p0)
-    for g in range(n_genes):
+    current = np.empty(p0)
+    for g in range(phi.shape[0]):
         _begin(sums[g], log_exposure, start, current)
-        for k in range(n_points):
-            if not wanted[g, k]:
-                continue
+        for k in np.flatnonzero(wanted[g]):
             dispersion = phi[g, k] * relative
             maximise(sums[g], log_exposure, X0, dispersion, current, mu, null)
             ratio[g, k] = max(0.0, 2 * (means[g, k] - loglik_of_means(sums[g], mu, dispersion)))
             e = -excess(mu, dispersion, X0, null)
-            expected(np.log(mu), X, dispersion, zero, mu, full)
+            information_factor(mu, dispersion, X, full)
             factor[g, k] = 1 + (e + excess(mu, dispersion, X, full)) / (p - p0)
 
 
-def contrast_variances(counts: CountStatistics, points: CountPoints, row: Array) -> Array:
-    """Variance of row'beta by the expected information, (G, K), for one combination `row` (p,) of the columns."""
-    variance = np.empty(points.phi.shape)
-    _variances(np.log(counts.exposure), counts.X, points.phi, points.relative, points.beta, row, variance)
+def contrast_variances(counts: CountStatistics, points: CountPoints, row: Array, wanted: NDArray[np.bool_]) -> Array:
+    """Variance of row'beta by the expected information, for one combination `row` (p,) of the columns, (G, K).
+
+    Only at points that are wanted, and 1 elsewhere.
+    """
+    variance = np.ones(points.phi.shape)
+    _variances(np.log(counts.exposure), counts.X, points.phi, points.relative, points.beta, row, wanted, variance)
     return variance
 
 
 @_compiled
 def _variances(
-    log_exposure: Array, X: Array, phi: Array, relative: Array, beta: Array, row: Array, variance: Array
+    log_exposure: Array,
+    X: Array,
+    phi: Array,
+    relative: Array,
+    beta: Array,
+    row: Array,
+    wanted: NDArray[np.bool_],
+    variance: Array,
 ) -> None:
     mu, factor, half = np.empty(log_exposure.size), np.empty((row.size, row.size)), np.empty(row.size)
     for g in range(phi.shape[0]):
-        for k in range(phi.shape[1]):
-            expected(log_exposure, X, phi[g, k] * relative, beta[g, k], mu, factor)
+        for k in np.flatnonzero(wanted[g]):
+            fitted_means(log_exposure, X, beta[g, k], mu)
+            information_factor(mu, phi[g, k] * relative, X, factor)
             half[:] = row
             half_solve(factor, half)
             variance[g, k] = (half * half).sum()

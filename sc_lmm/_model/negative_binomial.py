@@ -59,7 +59,8 @@ def maximise(y: Array, log_exposure: Array, X: Array, phi: Array, beta: Array, m
         if slope < _ENOUGH:
             done = True
             break
-    expected(log_exposure, X, phi, beta, mu, information)
+    fitted_means(log_exposure, X, beta, mu)
+    information_factor(mu, phi, X, information)
     return done
 
 
@@ -80,23 +81,31 @@ def _derivatives(
         w = mu * (1 + phi[j] * y[j]) * inflated * inflated
         for a in range(p):
             score[a] += X[j, a] * u
+            xw = X[j, a] * w
             for b in range(a + 1):
-                information[a, b] += X[j, a] * w * X[j, b]
+                information[a, b] += xw * X[j, b]
 
 
 @_compiled
-def expected(log_exposure: Array, X: Array, phi: Array, beta: Array, mu: Array, information: Array) -> None:
-    """Means and a factor of the expected information at beta."""
-    p = beta.size
+def fitted_means(log_exposure: Array, X: Array, beta: Array, mu: Array) -> None:
+    """Overwrite `mu` (q,) by the means at beta."""
+    for j in range(mu.size):
+        mu[j] = _mean(log_exposure, X, beta, j)
+
+
+@_compiled
+def information_factor(mu: Array, phi: Array, X: Array, information: Array) -> None:
+    """Overwrite `information` (p, p) by a factor of the expected information at means `mu`."""
+    p = X.shape[1]
     information[:] = 0.0
     for a in range(p):
         information[a, a] = _LEAN
     for j in range(mu.size):
-        mu[j] = _mean(log_exposure, X, beta, j)
         w = mu[j] / (1 + phi[j] * mu[j])
         for a in range(p):
+            xw = X[j, a] * w
             for b in range(a + 1):
-                information[a, b] += X[j, a] * w * X[j, b]
+                information[a, b] += xw * X[j, b]
     cholesky(information)
 
 
