@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _compiled = compiled(error_model="numpy")
 
-NOTHING = 1e-6  # counts
+NOTHING = 1e-8  # counts
 
 
 @_compiled

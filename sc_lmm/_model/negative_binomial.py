@@ -8,8 +8,8 @@ mean 1 and variance phi_j, so that over donors it is negative binomial (McCullag
     score X'((y - mu) / (1 + phi mu)),   observed information X' diag(mu (1 + phi y) / (1 + phi mu)^2) X,
     expected information I = X' diag(mu / (1 + phi mu)) X
 
-l is concave in beta, so Newton's steps climb to its one maximum; a step after which the slope along it is steeper than
-before has gone too far and is halved. Where a combination of donors has no counts the maximum is at infinity, and l there is
+l is concave in beta, so Newton's steps climb to its one maximum; one after which the slope along it is steeper than before
+has gone too far and is halved. Where a combination of donors has no counts the maximum is at infinity, and l there is
 a limit. From l is therefore taken _LEAN / 2 times the square of beta, which leaves nine digits of any other maximum as they
 are, and ends the way to infinity where the means are some 1e-9 counts and l is within as much of its limit.
 """
@@ -32,6 +32,7 @@ _compiled = compiled(error_model="numpy")
 
 _STEPS = 100
 _LEAN = 1e-10
+_FARTHEST = 4.0
 _ENOUGH = 1e-7  # twice what l is below its maximum before the last step, which squares it
 
 
@@ -53,6 +54,7 @@ def maximise(y: Array, log_exposure: Array, X: Array, phi: Array, beta: Array, m
         cholesky(information)
         step[:] = score
         solve(information, step)
+        _shorten(X, step)
         slope = _dot(score, step)
         for a in range(beta.size):
             beta[a] += step[a]
@@ -84,6 +86,20 @@ def _derivatives(
             xw = X[j, a] * w
             for b in range(a + 1):
                 information[a, b] += xw * X[j, b]
+
+
+@_compiled
+def _shorten(X: Array, step: Array) -> None:
+    """Keep a step from changing a mean by more than a factor of exp(_FARTHEST), beyond which l is not known from here."""
+    farthest = 0.0
+    for j in range(X.shape[0]):
+        change = 0.0
+        for a in range(step.size):
+            change += X[j, a] * step[a]
+        farthest = max(farthest, abs(change))
+    if farthest > _FARTHEST:
+        for a in range(step.size):
+            step[a] *= _FARTHEST / farthest
 
 
 @_compiled
