@@ -94,7 +94,7 @@ def _varies(names: list[str], design: Design) -> str:
     factor = next((n for n in names if design.factor_of(n) is not None), None)
     if factor is None:
         way = (
-            f"Leave {name!r} out (the size factors already stand for the depth of cells), add its mean per {group} as a "
+            f"Leave {name!r} out (the size factors already stand for the depth of cells) or add its mean per {group} as a "
             f"column of adata.obs"
         )
     else:

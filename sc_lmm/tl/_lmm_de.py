@@ -224,6 +224,9 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
         "use_raw": use_raw,
         "layer": layer,
         "weights": weights,
+        "family": family,
+        "size_factors": getattr(fit, "size_factors", None),
+        "offset": offset,
     }
     remarks = [verdict.advice for verdict in report.verdicts if verdict.code == "unequal_depth"]
     _LOG.info("%s", " ".join([repr(result).splitlines()[0], *remarks]))
