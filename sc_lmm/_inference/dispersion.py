@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 # Points of phi, beside 0, a fixed step apart in log phi. With m donors it is known to about sqrt(2/m) of itself.
 _FIRST, _LAST, _STEP, _WIDEST = 0.002, 6.0, 1.2, 0.32  # in units of sqrt(2/m), and the most that a step may be
+_FAR = (12.0, 24.0, 48.0, 96.0)  # for genes that one donor or two have
 _DOUBT = 0.03
 _KAPPA = (0.0, 20.0, 60.0, 200.0, 600.0)
 _GENES_FOR_KAPPA = 600
@@ -88,7 +89,7 @@ def support_of(n_donors: int) -> Array:
     """Points of phi, (K,)."""
     step = min(_STEP * np.sqrt(2 / n_donors), _WIDEST)
     n = int(np.ceil(np.log(_LAST / _FIRST) / step))
-    return np.concatenate([[0.0], np.geomspace(_FIRST, _LAST, n + 1)])
+    return np.concatenate([[0.0], np.geomspace(_FIRST, _LAST, n + 1), _FAR])
 
 
 def learned_dispersions(counts: CountStatistics, workers: Workers = Workers()) -> Dispersions:

@@ -62,8 +62,15 @@ class CountPoints:
 
 
 def count_points(counts: CountStatistics, phi: Array, relative: Array) -> CountPoints:
-    """Fit every gene at its points `phi` (G, K). A separated gene has the estimates of half a count more per column."""
+    """Fit every gene at its points `phi` (G, K).
+
+    A separated gene has the estimates of half a count more per column. A gene of no more donors than there are columns can be
+    fitted exactly, at any dispersion, which is then told by its spread about the mean alone.
+    """
     points = _fit(counts, phi, relative)
+    few = np.flatnonzero(np.count_nonzero(counts.sums, axis=1) <= counts.X.shape[1])
+    alone = counts.genes(few).with_columns(np.ones((len(counts.exposure), 1)))
+    points.loglik[few] = _fit(alone, phi[few], relative).loglik
     separated = np.flatnonzero(points.status == SEPARATED)
     if separated.size:
         few = counts.genes(separated)
