@@ -11,7 +11,7 @@ import pandas as pd
 from ._anndata import Expression, read_expression
 from ._design import Design, build_design
 from ._errors import DesignError, alternatives, listing
-from ._inference import CountFit
+from ._inference import CountFit, check_workers
 from ._names import quoted
 from ._report import audit_terms
 from ._statistics import (
@@ -19,14 +19,14 @@ from ._statistics import (
     TOTAL,
     check_matrix,
     count_statistics,
-    donor_sums,
+    donor_sums_of_each,
     library_exposure,
     looks_like_counts,
     varying_columns,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -43,6 +43,10 @@ class SizeFactors(NamedTuple):
 
     name: str | None  # None and the two of `library_exposure` are found in the counts, any other is a column
     values: Array | None = None  # (n_obs,) of the cells, None if they are found in the counts
+
+    def of(self, cells: NDArray[np.int64]) -> SizeFactors:
+        """Those of some of the cells."""
+        return self if self.values is None else self._replace(values=self.values[cells])
 
 
 def size_factors_of(obs: pd.DataFrame, size_factors: str | None, offset: str | None) -> SizeFactors:
@@ -127,14 +131,24 @@ def fit_count_formula(
     report, cautions = audit_terms(design, adata.obs)
     report.raise_if_refused()
     check_count_design(design, factors)
-    fit = fit_counts(source, design, factors, n_jobs=n_jobs, show_progress=show_progress)
+    everything = [(design, np.arange(source.rows.size))]
+    (fit,) = fit_counts_each(source, everything, factors, n_jobs=n_jobs, show_progress=show_progress)
     return replace(fit, cautions=cautions)
 
 
-def fit_counts(
-    source: Expression, design: Design, factors: SizeFactors, *, n_jobs: int | None, show_progress: bool | None
-) -> CountFit:
-    """Visit the counts of a checked design, those of genes that are not tested for the size factors alone."""
+def fit_counts_each(
+    source: Expression,
+    groups: Sequence[tuple[Design, NDArray[np.int64]]],
+    factors: SizeFactors,
+    *,
+    n_jobs: int | None,
+    show_progress: bool | None,
+) -> list[CountFit]:
+    """Visit the counts of several checked designs, each with the positions in obs of the cells that it was made of.
+
+    Those of genes that are not tested are read for the size factors alone.
+    """
+    check_workers(n_jobs)
     check_matrix(source.matrix)
     if not looks_like_counts(source.matrix):
         msg = (
@@ -142,20 +156,29 @@ def fit_counts(
             f"scaled expression has. {_WHERE}, or use family='gaussian' for expression."
         )
         raise ValueError(msg)
+    each = [(design, source.rows[cells[design.kept]]) for design, cells in groups]
+    found = donor_sums_of_each(source.matrix, each, columns=source.present, show_progress=show_progress)
     genes = np.searchsorted(source.present, source.columns)
-    rows = source.rows[design.kept]
-    sums = donor_sums(source.matrix, design, rows=rows, columns=source.present, show_progress=show_progress)
+    how: dict[str, Any] = {"n_jobs": n_jobs, "show_progress": show_progress}
+    return [
+        _fit(source, design, sums, genes, factors.of(cells), how)
+        for (design, cells), sums in zip(groups, found, strict=True)
+    ]
+
+
+def _fit(
+    source: Expression,
+    design: Design,
+    sums: Sums,
+    genes: NDArray[np.int64],
+    factors: SizeFactors,
+    how: Mapping[str, Any],
+) -> CountFit:
     _check_sums(sums, genes, source.var_names)
     exposure, name = _exposure(sums, design, factors)
-    return CountFit(
-        coding=design.coding,
-        stats=count_statistics(sums, design, exposure, genes),
-        var_names=source.var_names,
-        size_factors=name,
-        n_dropped=int((~design.kept).sum()),
-        n_jobs=n_jobs,
-        show_progress=show_progress,
-    )
+    stats = count_statistics(sums, design, exposure, genes)
+    n_dropped = int((~design.kept).sum())
+    return CountFit(design.coding, stats, source.var_names, size_factors=name, n_dropped=n_dropped, **how)
 
 
 def _exposure(sums: Sums, design: Design, factors: SizeFactors) -> tuple[Array, str]:

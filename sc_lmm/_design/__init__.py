@@ -1,6 +1,6 @@
 """Formula and cell annotations -> Design and hypotheses: X, Z, and which linear combinations of coefficients are asked about."""
 
-from .annotations import level_text
+from .annotations import as_levels, level_text, read_annotation
 from .coding import Coding
 from .columns import TOLERANCE, Columns, triangle, unit
 from .comparison import Comparison, comparisons_of
@@ -27,6 +27,7 @@ __all__ = [
     "RandomTerm",
     "TOLERANCE",
     "TestSpec",
+    "as_levels",
     "build_design",
     "check_marginal",
     "comparisons_of",
@@ -35,6 +36,7 @@ __all__ = [
     "is_random_term",
     "level_text",
     "parse_formula",
+    "read_annotation",
     "read_column",
     "read_term",
     "read_test",

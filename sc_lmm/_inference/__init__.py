@@ -2,7 +2,9 @@
 
 from .answers import Choices, is_moderated
 from .count_fit import CountFit, check_count_choices
+from .estimates import check_workers
 from .fitted import LmmFit
+from .grouped import GroupedResult, LmmFits
 from .permutation import Exchange, draw_orders, plan_exchange
 from .pilot import Pilot, only_hypothesis, pilot_of_fit
 from .power import (
@@ -18,7 +20,7 @@ from .power import (
 )
 from .prior import ENOUGH_GENES, FEWEST_GENES
 from .summary import GeneSummary, TestResult
-from .tests import METHODS, check_choices
+from .tests import METHODS, check_choices, check_seed
 
 __all__ = [
     "Choices",
@@ -28,8 +30,10 @@ __all__ = [
     "Exchange",
     "FEWEST_GENES",
     "GeneSummary",
+    "GroupedResult",
     "LEARNED",
     "LmmFit",
+    "LmmFits",
     "METHODS",
     "Pilot",
     "Power",
@@ -39,6 +43,8 @@ __all__ = [
     "balanced_statistics",
     "check_choices",
     "check_count_choices",
+    "check_seed",
+    "check_workers",
     "cohorts",
     "draw_orders",
     "is_moderated",

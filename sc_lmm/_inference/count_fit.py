@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,9 @@ class CountFit:
 
     Made by :func:`sc_lmm.tl.lmm_fit` with ``family="nb"``. Its methods answer from one sum per gene and donor.
     """
+
+    family: ClassVar[str] = "nb"
+    log_base: ClassVar[None] = None  # of expression
 
     coding: Coding
     stats: CountStatistics

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -46,6 +46,9 @@ class LmmFit:
 
     Made by :func:`sc_lmm.tl.lmm_fit`. Its methods answer from p + q + 1 numbers per gene.
     """
+
+    family: ClassVar[str] = "gaussian"
+    size_factors: ClassVar[None] = None  # of counts
 
     coding: Coding
     stats: SufficientStatistics
@@ -121,6 +124,9 @@ class LmmFit:
         name = find_term(self.coding, term)
         check_marginal(self.coding, name, "dropped")
         coding = self.coding.without(name)
+        if not coding.coef_names:
+            msg = f"Term {name!r} is the only fixed effect, and a model has one at least. Fit a formula with an intercept."
+            raise DesignError(msg)
         keep = [self.coding.coef_names.index(c) for c in coding.coef_names]
         eye = np.eye(len(self.coding.coef_names))
         stats = null_model(self.stats, Hypothesis(name, eye[self.coding.terms[name]]))

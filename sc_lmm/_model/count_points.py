@@ -68,9 +68,9 @@ def count_points(counts: CountStatistics, phi: Array, relative: Array) -> CountP
     fitted exactly, at any dispersion, which is then told by its spread about the mean alone.
     """
     points = _fit(counts, phi, relative)
-    few = np.flatnonzero(np.count_nonzero(counts.sums, axis=1) <= counts.X.shape[1])
-    alone = counts.genes(few).with_columns(np.ones((len(counts.exposure), 1)))
-    points.loglik[few] = _fit(alone, phi[few], relative).loglik
+    fitted = np.flatnonzero(np.count_nonzero(counts.sums, axis=1) <= counts.X.shape[1])
+    alone = counts.genes(fitted).with_columns(np.ones((len(counts.exposure), 1)))
+    points.loglik[fitted] = _fit(alone, phi[fitted], relative).loglik
     separated = np.flatnonzero(points.status == SEPARATED)
     if separated.size:
         few = counts.genes(separated)

@@ -21,11 +21,13 @@ from scipy import linalg
 from .._design import TOLERANCE
 from .._errors import DesignError, listing
 from .._progress import progress_bar
-from .sufficient import READING
+from .reading import READING
 from .sums import Cells
-from .visit import visit
+from .visit import visit_each
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from .._design import Design
@@ -87,16 +89,23 @@ def varying_columns(design: Design) -> NDArray[np.bool_]:
     return np.asarray(np.linalg.norm(columns.R, axis=0) > TOLERANCE * columns.unit)
 
 
-def donor_sums(
-    matrix: Any, design: Design, *, rows: NDArray[np.int64], columns: NDArray[np.int64], show_progress: bool | None
-) -> Sums:
-    """Read the counts once: sums over the cells of each level, of all genes in `columns`."""
-    codes, sizes = design.random.codes, design.random.sizes
-    order = np.argsort(codes, kind="stable")
-    nothing = np.zeros((codes.size, 0))
-    cells = Cells(rows[order].astype(np.int64), codes[order], nothing, sizes.size)
+def donor_sums_of_each(
+    matrix: Any,
+    groups: Sequence[tuple[Design, NDArray[np.int64]]],
+    *,
+    columns: NDArray[np.int64],
+    show_progress: bool | None,
+) -> list[Sums]:
+    """Read the counts once for several models, each with the matrix row of each of its cells: sums over each level's cells."""
+    cells = [_cells(design, rows) for design, rows in groups]
     with progress_bar(total=1.0, bar_format=READING, doing="reading", show_progress=show_progress) as bar:
-        return visit(matrix, cells, columns.astype(np.int64), bar.update)
+        return list(visit_each(matrix, cells, columns.astype(np.int64), bar.update))
+
+
+def _cells(design: Design, rows: NDArray[np.int64]) -> Cells:
+    codes = design.random.codes
+    order = np.argsort(codes, kind="stable")
+    return Cells(rows[order].astype(np.int64), codes[order], np.zeros((codes.size, 0)), design.random.sizes.size)
 
 
 def count_statistics(sums: Sums, design: Design, exposure: Array, genes: NDArray[np.int64]) -> CountStatistics:

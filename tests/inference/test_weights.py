@@ -181,6 +181,7 @@ def test_power_of_weighted_cells_is_that_of_their_precision():
     donor = np.repeat(np.arange(10), 12)
     obs = pd.DataFrame({"donor": [f"d{j}" for j in donor], "arm": np.where(donor % 2, "case", "control")})
     obs["depth"], obs["x"] = rng.lognormal(8, 1.2, donor.size), rng.normal(size=donor.size)
+    obs["x"] -= obs["x"].groupby(donor).transform("mean")  # so that it does not go along with the arm
     obs.index = [f"cell{i}" for i in range(len(obs))]
     icc, effect, adata = 0.1, 0.6, ad.AnnData(obs=obs)
     found = sl.tl.power(
@@ -195,7 +196,7 @@ def test_power_of_weighted_cells_is_that_of_their_precision():
     expected = stats.ncf.sf(stats.f.ppf(0.95, 1, dof), 1, dof, effect**2 / variance)
     np.testing.assert_allclose(found["power"], expected, rtol=1e-8)
     plain = sl.tl.power(adata, "~ x + arm + (1 | donor)", "arm", effect=effect, icc=icc, reference="control")
-    assert abs(plain["power"][0] - expected) > 0.02
+    assert abs(plain["power"][0] - expected) > 0.005
 
 
 def test_weights_of_a_power_belong_to_the_design_or_the_fit():
