@@ -101,6 +101,20 @@ def test_joint_tests_contrasts_and_dropped_terms(cohort: ad.AnnData) -> None:
     )
 
 
+def test_cell_types_are_read_once_and_are_what_their_cells_are_alone(cohort: ad.AnnData) -> None:
+    adata = run(cohort, groupby="state", min_pct=0.01)
+    assert list(adata.uns["lmm_de"]["comparisons"].index) == ["active", "rest"]
+    alone = run(cohort[cohort.obs["state"] == "rest"].copy())
+    table = sl.get.lmm_de_df(adata, "rest", sort=False)
+    np.testing.assert_allclose(table["pvals"], alone.varm["lmm_de"]["pvals"], rtol=1e-9)
+    fits = sl.tl.lmm_fit(cohort, FORMULA, groupby="state", family="nb", layer="counts", show_progress=False)
+    assert "negative binomial" in repr(fits["rest"])
+    assert {"pvals_adj_global", "dispersion"} <= set(fits.test("diagnosis").tables["rest"].columns)
+    of_cells = run(cohort, groupby="state", size_factors="depth")
+    alone = run(cohort[cohort.obs["state"] == "rest"].copy(), size_factors="depth")
+    np.testing.assert_allclose(of_cells.varm["lmm_de_rest"]["pvals"], alone.varm["lmm_de"]["pvals"], rtol=1e-9)
+
+
 def test_a_fit_is_saved_and_says_what_it_is(cohort: ad.AnnData, tmp_path: Path) -> None:
     fit = sl.tl.lmm_fit(cohort, FORMULA, family="nb", layer="counts", show_progress=False)
     fit.save(tmp_path / "fit")
