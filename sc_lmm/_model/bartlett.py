@@ -59,19 +59,21 @@ def excess(mu: Array, phi: Array, X: Array, factor: Array) -> float:
         for a in range(p):
             traces[0, a] += second * z * h[a]
             traces[1, a] += second * (1 - t) * z * h[a]
-            for b in range(p):
-                for c in range(p):
-                    cube = second * h[a] * h[b] * h[c]
-                    cubes[0, a, b, c] += cube
-                    cubes[1, a, b, c] += (1 - t) * cube
-    return total + _pair(cubes.reshape(2, -1), 6) + _pair(traces, 4)
+            for b in range(a + 1):
+                square = second * h[a] * h[b]
+                for c in range(b + 1):
+                    cubes[0, a, b, c] += square * h[c]
+                    cubes[1, a, b, c] += (1 - t) * square * h[c]
+    for a in range(p):
+        total += _pair(traces[0, a], traces[1, a], 4)
+        for b in range(a + 1):
+            for c in range(b + 1):  # once for each order of the three
+                orders = 6 if a > b > c else 1 if a == c else 3
+                total += orders * _pair(cubes[0, a, b, c], cubes[1, a, b, c], 6)
+    return total
 
 
 @_compiled
-def _pair(sums: Array, share: int) -> float:
-    """k3 k3 / share - k3 k2' + k2' k2' of sums (2, n) with -k2' and with -k3."""
-    total = 0.0
-    for a in range(sums.shape[1]):
-        second, third = sums[0, a], sums[1, a]
-        total += third * third / share + (second - third) * second
-    return total
+def _pair(second: float, third: float, share: int) -> float:
+    """k3 k3 / share - k3 k2' + k2' k2', given -k2' and -k3."""
+    return third * third / share + (second - third) * second

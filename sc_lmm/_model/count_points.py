@@ -112,7 +112,7 @@ def _fit_genes(
     n_genes, n_points, p = beta.shape
     mu, information, current = np.empty(log_exposure.size), np.empty((p, p)), np.empty(p)
     for g in range(n_genes):
-        _begin(sums[g], log_exposure, start, current)
+        _begin(sums[g], log_exposure, X, start, current, mu)
         smallest[g] = 0.0
         for k in range(n_points):
             dispersion = phi[g, k] * relative
@@ -124,11 +124,13 @@ def _fit_genes(
 
 
 @_compiled
-def _begin(y: Array, log_exposure: Array, start: Array, beta: Array) -> None:
+def _begin(y: Array, log_exposure: Array, X: Array, start: Array, beta: Array, mu: Array) -> None:
+    """Least squares of the logarithms of rates, half a count added."""
     beta[:] = 0.0
     for a in range(beta.size):
         for j in range(y.size):
             beta[a] += start[a, j] * (math.log(y[j] + 0.5) - log_exposure[j])
+    fitted_means(log_exposure, X, beta, mu)
 
 
 def corrected_ratios(
@@ -160,7 +162,7 @@ def _ratio_genes(
     mu, full, null = np.empty(q), np.empty((p, p)), np.empty((p0, p0))
     current = np.empty(p0)
     for g in range(phi.shape[0]):
-        _begin(sums[g], log_exposure, start, current)
+        _begin(sums[g], log_exposure, X0, start, current, mu)
         for k in np.flatnonzero(wanted[g]):
             dispersion = phi[g, k] * relative
             maximise(sums[g], log_exposure, X0, dispersion, current, mu, null)

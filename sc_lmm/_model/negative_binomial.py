@@ -38,18 +38,20 @@ _ENOUGH = 1e-7  # twice what l is below its maximum before the last step, which 
 
 @_compiled
 def maximise(y: Array, log_exposure: Array, X: Array, phi: Array, beta: Array, mu: Array, information: Array) -> bool:
-    """Overwrite `beta` (p,) by the maximum from there, `mu` (q,) by its means and `information` (p, p) by a factor of I.
+    """Overwrite `beta` (p,) by the maximum from there, and with it its means `mu` (q,), which must be those of `beta`.
 
-    The factor is lower triangular, its product with its transpose being I. Returns whether the steps came to an end.
+    `information` (p, p) becomes a factor of I, lower triangular, its product with its transpose being I. Returns whether the
+    steps came to an end.
     """
     step, score = np.zeros(beta.size), np.empty(beta.size)
     slope, done = np.inf, False
     for _ in range(_STEPS):
-        _derivatives(y, log_exposure, X, phi, beta, score, information)
+        _derivatives(y, X, phi, beta, mu, score, information)
         if abs(_dot(score, step)) > slope:
             for a in range(beta.size):
                 step[a] /= 2
                 beta[a] -= step[a]
+            fitted_means(log_exposure, X, beta, mu)
             continue
         cholesky(information)
         step[:] = score
@@ -58,18 +60,16 @@ def maximise(y: Array, log_exposure: Array, X: Array, phi: Array, beta: Array, m
         slope = _dot(score, step)
         for a in range(beta.size):
             beta[a] += step[a]
+        fitted_means(log_exposure, X, beta, mu)
         if slope < _ENOUGH:
             done = True
             break
-    fitted_means(log_exposure, X, beta, mu)
     information_factor(mu, phi, X, information)
     return done
 
 
 @_compiled
-def _derivatives(
-    y: Array, log_exposure: Array, X: Array, phi: Array, beta: Array, score: Array, information: Array
-) -> None:
+def _derivatives(y: Array, X: Array, phi: Array, beta: Array, mu: Array, score: Array, information: Array) -> None:
     """Score and observed information at beta."""
     p = beta.size
     information[:] = 0.0
@@ -77,10 +77,9 @@ def _derivatives(
         score[a] = -_LEAN * beta[a]
         information[a, a] = _LEAN
     for j in range(y.size):
-        mu = _mean(log_exposure, X, beta, j)
-        inflated = 1 / (1 + phi[j] * mu)
-        u = (y[j] - mu) * inflated
-        w = mu * (1 + phi[j] * y[j]) * inflated * inflated
+        inflated = 1 / (1 + phi[j] * mu[j])
+        u = (y[j] - mu[j]) * inflated
+        w = mu[j] * (1 + phi[j] * y[j]) * inflated * inflated
         for a in range(p):
             score[a] += X[j, a] * u
             xw = X[j, a] * w
@@ -106,7 +105,10 @@ def _shorten(X: Array, step: Array) -> None:
 def fitted_means(log_exposure: Array, X: Array, beta: Array, mu: Array) -> None:
     """Overwrite `mu` (q,) by the means at beta."""
     for j in range(mu.size):
-        mu[j] = _mean(log_exposure, X, beta, j)
+        eta = log_exposure[j]
+        for a in range(beta.size):
+            eta += X[j, a] * beta[a]
+        mu[j] = math.exp(eta)
 
 
 @_compiled
@@ -123,14 +125,6 @@ def information_factor(mu: Array, phi: Array, X: Array, information: Array) -> N
             for b in range(a + 1):
                 information[a, b] += xw * X[j, b]
     cholesky(information)
-
-
-@_compiled
-def _mean(log_exposure: Array, X: Array, beta: Array, j: int) -> float:
-    eta = log_exposure[j]
-    for a in range(beta.size):
-        eta += X[j, a] * beta[a]
-    return math.exp(eta)
 
 
 @_compiled
