@@ -49,6 +49,7 @@ class Expression:
     matrix: Any  # cells x genes, as stored
     rows: NDArray[np.int64]  # (n_obs,) rows of the cells of adata
     columns: NDArray[np.int64]  # (n_genes,) columns of the genes to test
+    present: NDArray[np.int64]  # columns of all genes of adata that it has, ascending
     tested: NDArray[np.bool_]  # (n_vars,) the genes to test among those of adata
     var_names: pd.Index  # (n_genes,) of the genes to test
     log_base: float | None  # base of the declared logarithm, e for log1p; None if none is declared
@@ -68,7 +69,15 @@ def read_expression(adata: AnnData, *, layer: str | None, use_raw: bool, mask_va
     if (missing & tested).any():
         msg = f"adata.raw lacks genes of adata, or has them several times: {listing(adata.var_names[missing & tested])}. Use use_raw=False."
         raise ValueError(msg)
-    return Expression(matrix, rows, columns[tested], tested, adata.var_names[tested], _log_base(adata, layer, matrix))
+    return Expression(
+        matrix=matrix,
+        rows=rows,
+        columns=columns[tested],
+        present=np.unique(columns[~missing]),
+        tested=tested,
+        var_names=adata.var_names[tested],
+        log_base=_log_base(adata, layer, matrix),
+    )
 
 
 def _stored(adata: AnnData, layer: str | None) -> tuple[Any, NDArray[np.int64], NDArray[np.int64]]:

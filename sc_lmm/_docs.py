@@ -36,6 +36,18 @@ use_raw
 mask_var
     Genes to use: a boolean per gene (an array in the order of ``adata.var_names``, or a Series with their labels) or the
     name of a boolean column of ``adata.var``. By default all.""",
+    "family": """\
+family
+    ``"gaussian"``: a linear mixed model of log-normalised expression. ``"nb"``: a mixed model of raw counts, Poisson within
+    donors with a gamma distributed factor of each donor, for fixed effects that are constant within donors.""",
+    "size_factors": """\
+size_factors
+    For ``family="nb"``: what the counts of a cell are measured by. ``"median-ratio"`` of donor sums, ``"total"`` counts, or a
+    column of ``adata.obs`` with a size factor above 0 for each cell. ``None`` takes the median ratio if 50 genes have counts
+    in every donor, and totals otherwise. Both are of all genes in the matrix, whatever `mask_var` says.""",
+    "offset": """\
+offset
+    For ``family="nb"``: a column of ``adata.obs`` with the logarithms of size factors, instead of these.""",
     "groupby": """\
 groupby
     Column of ``adata.obs``, such as the cell type: each of its groups of cells has a model of its own, with its own

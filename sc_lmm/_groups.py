@@ -7,15 +7,16 @@ reason, so that no group is silently absent.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from ._design import as_levels, build_design, parse_formula, read_annotation
 from ._errors import DesignError, alternatives, warn, warn_each
-from ._inference import LmmFit, LmmFits
+from ._inference import CountFit, LmmFit, LmmFits
 from ._read import fit_each
+from ._read_counts import SizeFactors, check_count_design, fit_counts_each
 from ._report import audit, audit_terms, refused_report
 from ._words import unit
 
@@ -98,6 +99,12 @@ class Model:
         [pd.DataFrame], Mapping[str, str]
     ]  # cells -> reference levels; raises where they have none such
     weights: str | None = None
+    factors: SizeFactors | None = None  # of a model of counts, None for one of expression
+
+    def check(self, design: Design, cells: NDArray[np.int64]) -> None:
+        """Refuse what the family of the model cannot have; `cells` are the positions in obs that the design is made of."""
+        if self.factors is not None:
+            check_count_design(design, self.factors.of(cells))
 
 
 def groups_of(obs: pd.DataFrame, grouping: Grouping, model: Model, test: TestSpec | None) -> list[Group]:
@@ -163,6 +170,7 @@ def _group(
         design = build_design(model.formula, obs, reference=model.reference(obs), weights=model.weights)
         report, cautions = audit_terms(design, obs) if test is None else (audit(design, test, obs), None)
         report.raise_if_refused()
+        model.check(design, cells)
     except DesignError as error:
         return Group(name, cells, n_donors, refused_report(model.formula, error), reason=str(error))
     return Group(name, cells, n_donors, report, design, cautions)
@@ -186,9 +194,8 @@ def fit_groups(
     source: Expression,
     groups: Sequence[Group],
     grouping: Grouping,
-    *,
-    n_jobs: int | None,
-    show_progress: bool | None,
+    factors: SizeFactors | None = None,
+    **workers: Any,
 ) -> LmmFits:
     """Read the cells once for the models of all groups, and keep the genes that each has seen often enough."""
     with_model = [group for group in groups if group.design is not None]
@@ -196,7 +203,7 @@ def fit_groups(
         msg = f"No group of {grouping.column} has a model. {groups[0].name}: {groups[0].reason}"
         raise DesignError(msg)
     designs = [(group.design, group.cells) for group in with_model if group.design is not None]
-    found = fit_each(source, designs, n_jobs=n_jobs, show_progress=show_progress)
+    found = fit_family(source, designs, factors, **workers)
     seen = {group.name: _seen(fit, grouping.min_pct) for group, fit in zip(with_model, found, strict=True)}
     fits = {
         group.name: replace(_of_genes(fit, seen[group.name]), cautions=group.cautions)
@@ -207,7 +214,19 @@ def fit_groups(
     return LmmFits(grouping.column, fits, table, seen)
 
 
-def _seen(fit: LmmFit, min_pct: float) -> NDArray[np.int64]:
+def fit_family(
+    source: Expression,
+    designs: Sequence[tuple[Design, NDArray[np.int64]]],
+    factors: SizeFactors | None,
+    **workers: Any,
+) -> Sequence[Any]:
+    """An LmmFit of each design, or with size factors a CountFit, which answers the same questions."""
+    if factors is not None:
+        return fit_counts_each(source, designs, factors, **workers)
+    return fit_each(source, designs, **workers)
+
+
+def _seen(fit: LmmFit | CountFit, min_pct: float) -> NDArray[np.int64]:
     """Positions of the genes that enough of the cells express."""
     seen = np.flatnonzero(fit.stats.nonzero >= min_pct * fit.stats.n_cells)
     if seen.size == 0:
@@ -216,7 +235,7 @@ def _seen(fit: LmmFit, min_pct: float) -> NDArray[np.int64]:
     return seen
 
 
-def _of_genes(fit: LmmFit, genes: NDArray[np.int64]) -> LmmFit:
+def _of_genes(fit: Any, genes: NDArray[np.int64]) -> Any:
     all_of_them = genes.size == fit.stats.n_genes
     return fit if all_of_them else replace(fit, stats=fit.stats.genes(genes), var_names=fit.var_names[genes])
 

@@ -1,6 +1,7 @@
 """A question about fitted models -> its answer: tests, p-values, intervals, predictions and power."""
 
 from .answers import Choices, is_moderated
+from .count_fit import CountFit, check_count_choices
 from .estimates import check_workers
 from .fitted import LmmFit
 from .grouped import GroupedResult, LmmFits
@@ -23,6 +24,7 @@ from .tests import METHODS, check_choices, check_seed
 
 __all__ = [
     "Choices",
+    "CountFit",
     "DEFAULT_ICC",
     "ENOUGH_GENES",
     "Exchange",
@@ -40,6 +42,7 @@ __all__ = [
     "balanced_power",
     "balanced_statistics",
     "check_choices",
+    "check_count_choices",
     "check_seed",
     "check_workers",
     "cohorts",

@@ -35,6 +35,7 @@ _compiled = compiled(error_model="numpy")
 _NEGLIGIBLE = 1e-11  # share of a p-value that is passed over
 _SMALL = 1e-250  # a p-value from which its logarithm is summed
 _LOG_SMALL = -650.0  # log-likelihood below its maximum that adds nothing to it
+_NORMAL = 10**9  # degrees of freedom at which t is normal to nine digits
 _LITTLE = 1e-7  # share of the posterior that is passed over in limits and estimates
 # Steps converge cubically, so that one this small leaves an error of about its cube.
 _STEPS, _STEP_TOLERANCE = 60, 2e-2
@@ -58,10 +59,22 @@ def averaged(at: AtPoints, prior: Array, weights: Array, *, conf_level: float | 
     _log_pvals(at.coef, whitening, at.sigma2, at.loglik, prior, weights, at.dof, out.log_pval)
     if df == 1:
         root = np.sqrt(at.unscaled[:, 0, 0])
-        outside = np.nan if conf_level is None else (1 - conf_level) / 2
-        width = float(special.ndtri(1 - outside))
-        _estimates(at.coef, root, at.sigma2, weights, at.dof, outside, width, out)
+        _estimates(at.coef, root, at.sigma2, weights, at.dof, *_outside(conf_level), out)
     return out
+
+
+def normal_mixture(coef: Array, variance: Array, weights: Array, *, conf_level: float | None) -> Averaged:
+    """Mean, standard deviation and limits of a mixture of normal distributions per gene, each (G, K); no p-value."""
+    out = Averaged(*np.full((5, len(coef)), np.nan))
+    root = np.ones(coef.shape[1])
+    _estimates(np.ascontiguousarray(coef[:, None]), root, variance, weights, _NORMAL, *_outside(conf_level), out)
+    return out
+
+
+def _outside(conf_level: float | None) -> tuple[float, float]:
+    """Probability beyond each limit, NaN for no limits, and about how many standard deviations away they are."""
+    outside = np.nan if conf_level is None else (1 - conf_level) / 2
+    return outside, float(special.ndtri(1 - outside))
 
 
 @_compiled

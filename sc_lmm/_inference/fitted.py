@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -46,6 +46,9 @@ class LmmFit:
 
     Made by :func:`sc_lmm.tl.lmm_fit`. Its methods answer from p + q + 1 numbers per gene.
     """
+
+    family: ClassVar[str] = "gaussian"
+    size_factors: ClassVar[None] = None  # of counts
 
     coding: Coding
     stats: SufficientStatistics

@@ -28,7 +28,7 @@ GLOBAL = "pvals_adj_global"
 class LmmFits(ByGroup[LmmFit]):
     """A model of each group of cells, fitted in one reading of the matrix.
 
-    Made by :func:`sc_lmm.tl.lmm_fit` with `groupby`. A dictionary from groups to their :class:`LmmFit`, and ``groups``, a
+    Made by :func:`sc_lmm.tl.lmm_fit` with `groupby`. A dictionary from groups to their :class:`LmmFit` (:class:`CountFit` for counts), and ``groups``, a
     table with a row per group: n_cells, n_donors, n_genes, and the reason if it has no model.
     """
 

@@ -17,7 +17,19 @@ if TYPE_CHECKING:
     from .._model import Fit
 
 _SHOWN = 10
-_SHOWN_COLUMNS = ("coef", "se", "ci_low", "ci_high", "scores", "df", "pvals", "pvals_adj", "icc", "status")
+_SHOWN_COLUMNS = (
+    "coef",
+    "se",
+    "ci_low",
+    "ci_high",
+    "scores",
+    "df",
+    "pvals",
+    "pvals_adj",
+    "icc",
+    "dispersion",
+    "status",
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,8 @@ class TestResult:
         return f"{name} ({method}): {found} of {len(self.tables[name])} genes at an adjusted p-value below 0.05"
 
     def _view(self, name: str) -> pd.DataFrame:
-        table = self.top(comparison=name)[list(_SHOWN_COLUMNS)]
+        table = self.top(comparison=name)
+        table = table[[column for column in _SHOWN_COLUMNS if column in table]]
         return table.dropna(axis=1, how="all")
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # A gene with less than this share of y'y left beside Z and D has lost more than four of sixteen digits in the visit.
 _ENOUGH_LEFT = 1e-4
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"  # shares of the matrix cannot be counted
+READING = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"  # shares of the matrix cannot be counted
 
 
 def sufficient_statistics(
@@ -79,7 +79,7 @@ def statistics_of_each(
     columns = (np.arange(matrix.shape[1]) if columns is None else columns).astype(np.int64)
     forms = [standard_form(design) for design, _ in groups]
     cells = [_cells(design, rows, D) for (design, rows), (_, D) in zip(groups, forms, strict=True)]
-    with progress_bar(total=1.0, bar_format=_BAR, doing="reading", show_progress=show_progress) as bar:
+    with progress_bar(total=1.0, bar_format=READING, doing="reading", show_progress=show_progress) as bar:
         sums = visit_each(matrix, cells, columns, bar.update)
     found = zip(groups, forms, cells, sums, strict=True)
     return [_statistics(design, form, matrix, of, columns, summed) for (design, _), (form, _), of, summed in found]

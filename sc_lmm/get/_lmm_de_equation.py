@@ -53,19 +53,32 @@ def lmm_de_equation(adata: AnnData, *, key: str = DEFAULT_KEY) -> Equation:
     y_{ij} &= \beta_0 + \beta_{1}\,\mathrm{diagnosis[Alzheimer]}_{ij} + u_j + \varepsilon_{ij} \\
     """
     entry = read_entry(adata, key)
-    terms = [_product(k, str(name)) for k, name in enumerate(entry["coef_names"])]
-    group = _text(entry["design"]["group"])
-    latex = "\n".join(
-        (
-            r"\begin{aligned}",
-            rf"y_{{ij}} &= {' + '.join(terms)} + u_j + \varepsilon_{{ij}} \\",
-            rf"u_j &\sim N(0, \sigma_u^2), \quad j = 1, \dots, {entry['design']['n_donors']} "
-            rf"\text{{ levels of }} {group} \\",
-            rf"\varepsilon_{{ij}} &\sim N(0, \sigma^2), \quad {entry['design']['n_cells']} \text{{ cells}}",
-            r"\end{aligned}",
-        )
+    terms = " + ".join(_product(k, str(name)) for k, name in enumerate(entry["coef_names"]))
+    lines = _counts(terms) if entry["params"].get("family") == "nb" else _expression(terms)
+    levels = (
+        rf", \quad j = 1, \dots, {entry['design']['n_donors']} \text{{ levels of }} {_text(entry['design']['group'])}"
     )
-    return Equation(latex)
+    lines[1] += levels + r" \\"
+    lines[-1] += rf", \quad {entry['design']['n_cells']} \text{{ cells}}"
+    return Equation("\n".join((r"\begin{aligned}", *lines, r"\end{aligned}")))
+
+
+def _expression(terms: str) -> list[str]:
+    """A linear mixed model: its mean, its random term, its residual."""
+    return [
+        rf"y_{{ij}} &= {terms} + u_j + \varepsilon_{{ij}} \\",
+        r"u_j &\sim N(0, \sigma_u^2)",
+        r"\varepsilon_{ij} &\sim N(0, \sigma^2)",
+    ]
+
+
+def _counts(terms: str) -> list[str]:
+    """A mixed model of counts: its mean, the donors' factors, the counts given these."""
+    return [
+        rf"\log \mu_{{ij}} &= \log s_{{ij}} + {terms} \\",
+        r"v_j &\sim \mathrm{Gamma}(\mathrm{mean}\ 1, \mathrm{variance}\ \phi)",
+        r"y_{ij} &\sim \mathrm{Poisson}(\mu_{ij} v_j)",
+    ]
 
 
 def _product(position: int, name: str) -> str:

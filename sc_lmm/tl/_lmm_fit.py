@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .._anndata import read_expression
 from .._docs import doc_params
 from .._groups import Model, fit_groups, grouping_of, groups_of
 from .._read import fit_formula
+from .._read_counts import fit_count_formula
+from ._family import read_family
 from ._reference import reference_levels
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from .._inference import LmmFit, LmmFits
+    from .._inference import CountFit, LmmFit, LmmFits
 
 
 @overload
@@ -32,6 +34,9 @@ def lmm_fit(
     layer: str | None = None,
     use_raw: bool = False,
     mask_var: NDArray[np.bool_] | pd.Series | str | None = None,
+    family: Literal["gaussian"] = "gaussian",
+    size_factors: str | None = None,
+    offset: str | None = None,
     groupby: None = None,
     groups: Sequence[str] | None = None,
     min_cells: int = 1,
@@ -52,6 +57,32 @@ def lmm_fit(
     layer: str | None = None,
     use_raw: bool = False,
     mask_var: NDArray[np.bool_] | pd.Series | str | None = None,
+    family: Literal["nb"],
+    size_factors: str | None = None,
+    offset: str | None = None,
+    groupby: None = None,
+    groups: Sequence[str] | None = None,
+    min_cells: int = 1,
+    min_donors: int = 2,
+    min_pct: float = 0.0,
+    n_jobs: int | None = None,
+    show_progress: bool | None = None,
+) -> CountFit: ...
+
+
+@overload
+def lmm_fit(
+    adata: AnnData,
+    formula: str,
+    *,
+    reference: str | dict[str, str] | None = None,
+    weights: str | None = None,
+    layer: str | None = None,
+    use_raw: bool = False,
+    mask_var: NDArray[np.bool_] | pd.Series | str | None = None,
+    family: Literal["gaussian", "nb"] = "gaussian",
+    size_factors: str | None = None,
+    offset: str | None = None,
     groupby: str,
     groups: Sequence[str] | None = None,
     min_cells: int = 1,
@@ -63,7 +94,7 @@ def lmm_fit(
 
 
 @doc_params
-def lmm_fit(
+def lmm_fit(  # noqa: PLR0913 - as lmm_de
     adata: AnnData,
     formula: str,
     *,
@@ -72,6 +103,9 @@ def lmm_fit(
     layer: str | None = None,
     use_raw: bool = False,
     mask_var: NDArray[np.bool_] | pd.Series | str | None = None,
+    family: Literal["gaussian", "nb"] = "gaussian",
+    size_factors: str | None = None,
+    offset: str | None = None,
     groupby: str | None = None,
     groups: Sequence[str] | None = None,
     min_cells: int = 1,
@@ -79,7 +113,7 @@ def lmm_fit(
     min_pct: float = 0.0,
     n_jobs: int | None = None,
     show_progress: bool | None = None,
-) -> LmmFit | LmmFits:
+) -> LmmFit | LmmFits | CountFit:
     r"""Read the expression matrix once, to fit and test many models of it.
 
     The model of every gene is that of :func:`sc_lmm.tl.lmm_de`, which is this object used once. It holds
@@ -96,6 +130,9 @@ def lmm_fit(
     {layer}
     {use_raw}
     {mask_var}
+    {family}
+    {size_factors}
+    {offset}
     {groupby}
     {n_jobs}
     {show_progress}
@@ -104,6 +141,7 @@ def lmm_fit(
     -------
     Fitted object with methods ``test`` (a term, terms, contrasts, or the random term), ``contrast``, ``drop`` (the
     model without a term), ``gene`` (a summary like lme4's), ``ranef``, ``save`` and ``load``. `adata` is not changed.
+    With ``family="nb"`` it holds the sums of counts by donor, and does not test the random term.
     With `groupby`, a dictionary of these by group, which has a ``test`` of its own that asks all of them, and ``groups``, a
     table with a row per group and the reason if it has no model.
 
@@ -123,12 +161,15 @@ def lmm_fit(
     >>> fit.drop("age").coding.coef_names
     ('Intercept', 'sequencing_saturation', 'diagnosis[T.Alzheimer]')
     """
+    factors = read_family(family, adata.obs, weights=weights, size_factors=size_factors, offset=offset)
     grouping = grouping_of(groupby, groups, min_cells=min_cells, min_donors=min_donors, min_pct=min_pct)
     workers: dict[str, Any] = {"n_jobs": n_jobs, "show_progress": show_progress}
     which: dict[str, Any] = {"layer": layer, "use_raw": use_raw, "mask_var": mask_var}
     if grouping is None:
         levels = reference_levels(reference, formula, adata.obs)
+        if factors is not None:
+            return fit_count_formula(adata, formula, reference=levels, factors=factors, **which, **workers)
         return fit_formula(adata, formula, reference=levels, weights=weights, **which, **workers)
-    model = Model(formula, partial(reference_levels, reference, formula), weights)
+    model = Model(formula, partial(reference_levels, reference, formula), weights, factors)
     source = read_expression(adata, **which)
-    return fit_groups(source, groups_of(adata.obs, grouping, model, None), grouping, **workers)
+    return fit_groups(source, groups_of(adata.obs, grouping, model, None), grouping, factors, **workers)

@@ -14,6 +14,7 @@ from .._errors import DesignError, alternatives
 from .._inference import (
     DEFAULT_ICC,
     Choices,
+    CountFit,
     LmmFit,
     Pilot,
     Power,
@@ -238,6 +239,12 @@ def _pilot(
     gene: str | None,
     choices: Choices,
 ) -> Pilot:
+    if isinstance(adata, CountFit):
+        msg = (
+            "A model of counts is no pilot for power, which is that of linear mixed models: fit log-normalised expression, "
+            "sc_lmm.tl.lmm_fit(adata, formula) with family='gaussian'."
+        )
+        raise TypeError(msg)
     if test is None or (isinstance(adata, LmmFit) != (formula is None)):
         msg = (
             "The power of a design needs power(adata, formula, test, effect=...), or power(fit, test=..., effect=...) "

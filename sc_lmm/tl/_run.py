@@ -14,9 +14,7 @@ import pandas as pd
 from .._captions import axis_of, pack_comparisons
 from .._design import Comparison, build_design, comparisons_of, tested_column
 from .._errors import listing, warn
-from .._groups import fit_groups, groups_of, warn_of_groups, warn_of_missing
-from .._model import STATUS
-from .._read import fit_cells
+from .._groups import fit_family, fit_groups, groups_of, warn_of_groups, warn_of_missing
 from .._report import audit
 from .._words import counted
 
@@ -26,9 +24,12 @@ if TYPE_CHECKING:
     from .._anndata import Expression
     from .._design import Design, TestSpec
     from .._groups import Group, Grouping, Model
-    from .._inference import GroupedResult, LmmFit
+    from .._inference import CountFit, GroupedResult, LmmFit
 
     Choices = Mapping[str, Any]
+
+
+_FAILED = ("max_iter", "failed")
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,17 @@ def run_all(
     design = build_design(model.formula, obs, reference=model.reference(obs), weights=model.weights)
     report = audit(design, test, obs)
     report.raise_if_refused()
+    everything = np.arange(len(obs))
+    model.check(design, everything)
     report.warn()
 
-    fit = fit_cells(source, design, **workers)
+    (fit,) = fit_family(source, [(design, everything)], model.factors, **workers)
     result = fit.test(test, **choices)
     _warn_of_failures([(fit.var_names, result.table)])
     remarks = [verdict.advice for verdict in report.verdicts if verdict.code == "unequal_depth"]
     compared = _packed({name: (found, {}) for name, found in _comparisons(design, test).items()}, [design])
     described = {
-        "params": _params(fit, test, _made(choices, moderated=result.moderated)) | _named(compared, design, test),
+        "params": _params(fit, test, _made(fit, choices, moderated=result.moderated)) | _named(compared, design, test),
         "design": report.to_uns(),
         **_describe(fit, [result.table]),
     }
@@ -90,7 +93,7 @@ def run_groups(
 ) -> Run:
     """Fit and test a model of each group of cells, read once; arguments as for `run_all`."""
     groups = groups_of(obs, grouping, model, test)
-    fits = fit_groups(source, groups, grouping, **workers)
+    fits = fit_groups(source, groups, grouping, model.factors, **workers)
     warn_of_groups(groups, grouping.column)
     result = fits.test(test, **choices)
     late = {name: why for name, why in result.groups["reason"].items() if why and name in fits}
@@ -99,7 +102,7 @@ def run_groups(
     designs = {group.name: group.design for group in groups if group.design is not None}
     first = next(iter(result.found))
     _warn_of_failures((fits[name].var_names, found.table) for name, found in result.found.items())
-    params = _params(fits[first], test, _made(choices, moderated=any(result.moderated.values())))
+    params = _params(fits[first], test, _made(fits[first], choices, moderated=any(result.moderated.values())))
     described = {
         "params": params | {"compared": _of_groups(result, designs, test), "groupby": grouping.column},
         "design": _joint(groups, designs),
@@ -111,15 +114,14 @@ def run_groups(
     return Run(tables, described, repr(result).splitlines()[0], result.of_group)
 
 
-def _made(choices: Choices, *, moderated: bool) -> dict[str, Any]:
+def _made(fit: LmmFit | CountFit, choices: Choices, *, moderated: bool) -> dict[str, Any]:
     """The choices as they were carried out."""
-    calibrated = choices["calibrate"] and choices["method"] == "lrt" and not moderated
+    calibrated = choices["calibrate"] and choices["method"] == "lrt" and (fit.family == "nb" or not moderated)
     return {**choices, "calibrate": calibrated, "moderate": moderated}
 
 
 def _warn_of_failures(found: Iterable[tuple[pd.Index, pd.DataFrame]]) -> None:
-    limit = STATUS.index("constant")
-    failed = [name for names, table in found for name in names[np.asarray(table["status"].cat.codes) > limit]]
+    failed = [name for names, table in found for name in names[table["status"].isin(_FAILED)]]
     if failed:
         warn(
             f"{counted(len(failed), 'gene')} could not be fitted, with NaN results and the reason in the column status: "
@@ -127,7 +129,7 @@ def _warn_of_failures(found: Iterable[tuple[pd.Index, pd.DataFrame]]) -> None:
         )
 
 
-def _params(fit: LmmFit, test: TestSpec, choices: dict[str, Any]) -> dict[str, Any]:
+def _params(fit: LmmFit | CountFit, test: TestSpec, choices: dict[str, Any]) -> dict[str, Any]:
     """What scanpy's functions look for, and what was asked; only types that h5ad and zarr can hold."""
     coding = fit.coding
     groupby, reference = tested_column(coding, test)
@@ -138,6 +140,8 @@ def _params(fit: LmmFit, test: TestSpec, choices: dict[str, Any]) -> dict[str, A
         "formula": coding.formula.text,
         "test": test if isinstance(test, str) else json.dumps(test),
         "log_base": fit.log_base,
+        "family": fit.family,
+        "size_factors": fit.size_factors,
     }
 
 
@@ -195,7 +199,7 @@ def _stored_groups(result: GroupedResult, groups: Iterable[Group]) -> pd.DataFra
     return result.groups.assign(moderated=moderated, report=reports)
 
 
-def _describe(fit: LmmFit, tables: Iterable[pd.DataFrame]) -> dict[str, Any]:
+def _describe(fit: LmmFit | CountFit, tables: Iterable[pd.DataFrame]) -> dict[str, Any]:
     status = pd.concat([table["status"] for table in tables]).value_counts(sort=False)
     return {
         "coef_names": np.array(fit.coding.coef_names, dtype=object),

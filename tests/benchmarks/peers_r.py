@@ -37,7 +37,23 @@ def lme4(X: Array, codes: NDArray[np.int64], Y: Array) -> tuple[Array, Timing, f
 
 
 def voom(counts: Any, codes: NDArray[np.int64], diagnosis: Array) -> tuple[Timing, float]:
-    """Time and memory of a pseudobulk analysis of all genes: sums per donor here, the rest in R."""
+    """Time and memory of limma-voom."""
+    return _pseudobulk("voom.R", counts, codes, diagnosis)
+
+
+def edger(counts: Any, codes: NDArray[np.int64], diagnosis: Array) -> tuple[Timing, float]:
+    """Time and memory of edgeR."""
+    return _pseudobulk("edger.R", counts, codes, diagnosis)
+
+
+def nebula(design: Array, counts: NDArray[np.int64]) -> tuple[Timing, float]:
+    """Time and memory of NEBULA on the genes in `counts` (n, g); `design` has diagnosis, donor and depth of each cell."""
+    _, timing, peak = _run("nebula.R", design=design, genes=counts)
+    return timing, peak
+
+
+def _pseudobulk(script: str, counts: Any, codes: NDArray[np.int64], diagnosis: Array) -> tuple[Timing, float]:
+    """Time and memory of an analysis of all genes: sums per donor here, the rest in R."""
     sums: list[Array] = []
 
     def aggregate() -> None:
@@ -46,7 +62,7 @@ def voom(counts: Any, codes: NDArray[np.int64], diagnosis: Array) -> tuple[Timin
 
     peaks, times = [], []
     peaks.append(peak_mb(lambda: times.append(time_call(aggregate))))
-    _, timing, peak = _run("voom.R", design=diagnosis[:, None], genes=sums[0].astype(int))
+    _, timing, peak = _run(script, design=diagnosis[:, None], genes=sums[0].astype(int))
     return Timing(times[0].wall + timing.wall, times[0].cpu + timing.cpu), max(peak, *peaks)
 
 

@@ -46,9 +46,23 @@ def weighted(adata: AnnData) -> Call:
     return Call(f"{fixed_effects(adata)} + log_depth + n_genes + (1 | donor)", weights="np.sqrt(depth)")
 
 
+def counts(adata: AnnData) -> Call:
+    """The mixed model of counts."""
+    return Call(f"{fixed_effects(adata)} + (1 | donor)", layer="counts", choices={"family": "nb"})
+
+
+def counts_by_total(adata: AnnData) -> Call:
+    """The same with the depth of a cell for its size factor."""
+    return Call(
+        f"{fixed_effects(adata)} + (1 | donor)", layer="counts", choices={"family": "nb", "size_factors": "depth"}
+    )
+
+
 # Columns of `obs`: donor, group (tested, B against A), study, depth and log_depth (counts of a cell), n_genes (seen in it).
 CALLS: dict[str, Callable[[AnnData], Call]] = {
     "sc_lmm": plain,
     "sc_lmm, weights and detection": weighted,
     "sc_lmm, moderate=False": ratio,
+    "sc_lmm, counts": counts,
+    "sc_lmm, counts by total": counts_by_total,
 }
