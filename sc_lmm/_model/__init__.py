@@ -11,7 +11,6 @@ from .count_points import (
     log_likelihoods,
 )
 from .deviance import Profile, Spectrum, coefficients, profile, project, project_beside, spectrum
-from .deviance import Profile, Spectrum, coefficients, profile, project, project_beside, spectrum
 from .fit import BOUNDARY, STATUS, Fit, fit_models
 from .optimize import Terms, derivatives, evaluate
 from .points import AtPoints, Support, at_points, support
