@@ -123,7 +123,7 @@ def _principal(A: Array) -> Array:
     """
     values, V = linalg.eigh(A.T @ A)
     values, V = values[::-1], V[:, ::-1]
-    short = values < _SHORT * values[0]
+    short = values < _SHORT * values.max(initial=0.0)
     V[:, short] = V[:, short] @ np.linalg.svd(A @ V[:, short])[2].T
     return np.asarray(V)
 

@@ -73,7 +73,7 @@ def forest(
     Examples
     --------
     >>> import sc_lmm as sl
-    >>> adata = sl.datasets.brain_cohort(n_donors=8, n_cells=800, n_genes=50)
+    >>> adata = sl.datasets.brain_cohort(n_donors=12, n_cells=2_400, n_genes=20)
     >>> sl.tl.lmm_de(adata, "~ diagnosis + (1 | sample_id)", test="diagnosis", groupby="cell_type")
     >>> ax = sl.pl.forest(adata, adata.var_names[0], show=False)
     >>> [label.get_text() for label in ax.get_yticklabels()] == list(adata.uns["lmm_de"]["comparisons"].index)

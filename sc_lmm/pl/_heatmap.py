@@ -85,7 +85,7 @@ def heatmap(
     Examples
     --------
     >>> import sc_lmm as sl
-    >>> adata = sl.datasets.brain_cohort(n_donors=8, n_cells=800, n_genes=50)
+    >>> adata = sl.datasets.brain_cohort(n_donors=12, n_cells=2_400, n_genes=20)
     >>> sl.tl.lmm_de(adata, "~ diagnosis + (1 | sample_id)", test="diagnosis", groupby="cell_type")
     >>> ax = sl.pl.heatmap(adata, n_genes=2, show=False)
     >>> [label.get_text() for label in ax.get_xticklabels()] == list(adata.uns["lmm_de"]["comparisons"].index)

@@ -67,7 +67,7 @@ def qq(
     >>> sl.tl.lmm_de(adata, "~ diagnosis + (1 | sample_id)", test="diagnosis")
     >>> ax = sl.pl.qq(adata, show=False)
     >>> ax.get_xlabel()
-    'expected $-\\log_{{10}}$ p-value'
+    'expected $-\\log_{10}$ p-value'
     """
     params = lmm_de_params(adata, key=key)
     name = params["comparisons"][0] if comparison is None else str(comparison)
