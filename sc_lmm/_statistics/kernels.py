@@ -6,6 +6,7 @@ Each adds, for the genes and cells of one task, with y the entry less the gene's
     CtY[k, g] = sum of c_ik y over cells                    (n_columns, G)   C: the columns of X that vary within levels
     yty[g]    = sum of y^2                                  (G,)
     nonzero[g]= number of entries that are not 0            (G,)
+    StY[k, j, g] = sum of s_ik y over the cells of level j  (n_slopes, q, G) S: columns whose slopes differ by level
 
 Tasks are cut by the data alone, never by the number of threads, and each owns what it writes, so any number of
 threads gives the same bits. Sums are float64 and entries are converted before they are squared. All kernels release
@@ -37,13 +38,15 @@ def csr_rows(
     rows: NDArray[np.int64],  # (n,) matrix rows, sorted by level
     codes: NDArray[np.int32],  # (n,) their levels, ascending
     C: NDArray[np.float64],  # (n, n_columns), n_columns >= 1
+    S: NDArray[np.float64],  # (n, n_slopes)
     gene_of: NDArray[np.uint32] | None,  # (n_vars,), G where it is not tested; None if every column is a gene
     shift: NDArray[np.float64] | None,  # (G + 1,) zero for a gene that some cell does not express; None if all are zero
     start: int,
     stop: int,
-    acc: NDArray[np.float64],  # (G + 1, N_SLOTS + n_columns) zeros; this task's sums over all its cells
-    head: NDArray[np.float64],  # (G,) zeros; sums of the first level of the task, which the task before may share
+    acc: NDArray[np.float64],  # (G + 1, N_SLOTS + n_columns + n_slopes) zeros; this task's sums over all its cells
+    head: NDArray[np.float64],  # (1 + n_slopes, G) zeros; its first level's sums, which the task before may share
     ZtY: NDArray[np.float64],  # (q, G)
+    StY: NDArray[np.float64],  # (n_slopes, q, G)
 ) -> int:
     """Visit rows `start` to `stop`. Tests for None are resolved by the compiler, not per entry."""
     for i in range(start, stop):
@@ -53,12 +56,22 @@ def csr_rows(
             return UNTIDY
         for k in range(1, C.shape[1]):
             _add_products(columns, values, C[i, k], gene_of, shift, acc[:, N_SLOTS + k])
+        for k in range(S.shape[1]):
+            _add_products(columns, values, S[i, k], gene_of, shift, acc[:, N_SLOTS + C.shape[1] + k])
         if i + 1 == stop or codes[i + 1] != codes[i]:
-            target = head if codes[i] == codes[start] else ZtY[codes[i]]
-            for g in range(head.size):
-                target[g] += acc[g, SUM]
-                acc[g, SUM] = 0.0
+            first = codes[i] == codes[start]
+            _hand_over(acc[:, SUM], head[0] if first else ZtY[codes[i]])
+            for k in range(S.shape[1]):
+                _hand_over(acc[:, N_SLOTS + C.shape[1] + k], head[1 + k] if first else StY[k, codes[i]])
     return OK
+
+
+@njit(nogil=True, cache=True)
+def _hand_over(running: NDArray[np.float64], target: NDArray[np.float64]) -> None:
+    """Add one level's sums to where they belong and start the next."""
+    for g in range(target.size):
+        target[g] += running[g]
+        running[g] = 0.0
 
 
 @njit(nogil=True, cache=True)
@@ -121,6 +134,7 @@ def csc_columns(
     columns: NDArray[np.int64],  # (G,) matrix columns
     code_of: NDArray[np.int32],  # (n_obs,) level of a matrix row, -1 where the cell is left out
     C_of: NDArray[np.float64],  # (n_obs, n_columns)
+    S_of: NDArray[np.float64],  # (n_obs, n_slopes)
     shift: NDArray[np.float64],
     start: int,
     stop: int,
@@ -128,9 +142,10 @@ def csc_columns(
     CtY: NDArray[np.float64],
     yty: NDArray[np.float64],
     nonzero: NDArray[np.int64],
+    StY: NDArray[np.float64],
 ) -> int:
     """Visit genes `start` to `stop`."""
-    sums, products = np.zeros(ZtY.shape[0]), np.zeros(C_of.shape[1])
+    sums, products, sloped = np.zeros(ZtY.shape[0]), np.zeros(C_of.shape[1]), np.zeros(StY.shape[:2])
     for g in range(start, stop):
         begin, end = indptr[columns[g]], indptr[columns[g] + 1]
         rows, values = indices[begin:end], data[begin:end]
@@ -149,9 +164,13 @@ def csc_columns(
             count += 1
             for k in range(products.size):
                 products[k] += C_of[i, k] * y
+            for k in range(S_of.shape[1]):
+                sloped[k, np.uint32(code_of[i])] += S_of[i, k] * y
         yty[g], nonzero[g] = square, count
         for j in range(sums.size):
             ZtY[j, g], sums[j] = sums[j], 0.0
+            for k in range(S_of.shape[1]):
+                StY[k, j, g], sloped[k, j] = sloped[k, j], 0.0
         for k in range(products.size):
             CtY[k, g], products[k] = products[k], 0.0
     return OK
@@ -164,6 +183,7 @@ def dense_rows(
     columns: NDArray[np.int64],
     codes: NDArray[np.int32],
     C: NDArray[np.float64],
+    S: NDArray[np.float64],
     shift: NDArray[np.float64],
     start: int,
     stop: int,
@@ -171,10 +191,11 @@ def dense_rows(
     CtY: NDArray[np.float64],
     yty: NDArray[np.float64],
     nonzero: NDArray[np.int64],
+    StY: NDArray[np.float64],
 ) -> int:
     """Visit genes `start` to `stop` of every row, along the rows, in loops of one stride each that become vectors."""
     n = stop - start
-    y, level, square, count = np.empty(n), np.zeros(n), np.zeros(n), np.zeros(n)
+    y, level, square, count = np.empty(n), np.zeros((1 + S.shape[1], n)), np.zeros(n), np.zeros(n)
     products = np.zeros((C.shape[1], n))
     away, wanted = shift[start:stop], columns[start:stop]
     adjacent = (np.diff(wanted) == 1).all()
@@ -184,20 +205,28 @@ def dense_rows(
             count[g] += y[g] != 0
         for g in range(n):
             y[g] -= away[g]
-            level[g] += y[g]
+            level[0, g] += y[g]
             square[g] += y[g] * y[g]
-        for k in range(C.shape[1]):
-            c = C[i, k]
-            for g in range(n):
-                products[k, g] += c * y[g]
+        _add_multiples(C[i], y, products)
+        _add_multiples(S[i], y, level[1:])
         if i + 1 == rows.size or codes[i + 1] != codes[i]:
-            for g in range(n):
-                ZtY[codes[i], start + g], level[g] = level[g], 0.0
+            _hand_over(level[0], ZtY[codes[i], start:stop])
+            for k in range(S.shape[1]):
+                _hand_over(level[1 + k], StY[k, codes[i], start:stop])
     for g in range(n):
         yty[start + g], nonzero[start + g] = square[g], np.int64(count[g])
         for k in range(C.shape[1]):
             CtY[k, start + g] = products[k, g]
     return OK
+
+
+@njit(nogil=True, cache=True)
+def _add_multiples(factors: NDArray[np.float64], y: NDArray[np.float64], products: NDArray[np.float64]) -> None:
+    """Add each factor times y to its row of products."""
+    for k in range(factors.size):
+        c = factors[k]
+        for g in range(y.size):
+            products[k, g] += c * y[g]
 
 
 @njit(nogil=True, cache=True)
@@ -219,6 +248,7 @@ def dense_columns(
     columns: NDArray[np.int64],
     codes: NDArray[np.int32],
     C: NDArray[np.float64],
+    S: NDArray[np.float64],
     shift: NDArray[np.float64],
     start: int,
     stop: int,
@@ -226,6 +256,7 @@ def dense_columns(
     CtY: NDArray[np.float64],
     yty: NDArray[np.float64],
     nonzero: NDArray[np.int64],
+    StY: NDArray[np.float64],
 ) -> int:
     """Visit genes `start` to `stop` of every row, along the columns, in loops that become vectors."""
     y, ends = np.empty(rows.size), _ends(codes)
@@ -241,6 +272,11 @@ def dense_columns(
                 y[i] -= shift[g]
                 level += y[i]
                 square += y[i] * y[i]
+            for k in range(S.shape[1]):
+                sloped = 0.0
+                for i in range(first, end):
+                    sloped += S[i, k] * y[i]
+                StY[k, codes[first], g] = sloped
             ZtY[codes[first], g], first = level, end
         yty[g], nonzero[g] = square, count
         for k in range(C.shape[1]):

@@ -161,7 +161,7 @@ def sufficient_statistics(
     ZtX = np.add.reduceat(X[order], starts)
     varies = _varies_within(X[order], starts)
     C = np.ascontiguousarray(X[order][:, varies])
-    cells = Cells(rows[order].astype(np.int64), level.codes[order], C, len(level.levels))
+    cells = Cells(rows[order].astype(np.int64), level.codes[order], C, C[:, :0], len(level.levels))
 
     def read(columns: NDArray[np.int64], shift: Array) -> SufficientStatistics:
         with _bar(show_progress=show_progress) as bar:

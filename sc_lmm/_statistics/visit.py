@@ -35,12 +35,20 @@ class Cells(NamedTuple):
     rows: NDArray[np.int64]  # (n,) position in the matrix
     codes: NDArray[np.int32]  # (n,) level, ascending
     C: Array  # (n, n_columns) columns of X that vary within levels
+    S: Array  # (n, n_slopes) columns whose products are wanted per level
     n_levels: int
 
     def within(self, start: int, stop: int) -> Cells:
         """Take the cells in matrix rows `start` to `stop`, counted from there."""
-        inside = (self.rows >= start) & (self.rows < stop)
-        return self._replace(rows=self.rows[inside] - start, codes=self.codes[inside], C=self.C[inside])
+        chosen = self._take((self.rows >= start) & (self.rows < stop))
+        return chosen._replace(rows=chosen.rows - start)
+
+    def between(self, first: int, last: int) -> Cells:
+        """Take the cells `first` to `last` in their present order."""
+        return self._take(slice(first, last))
+
+    def _take(self, index: slice | NDArray[np.bool_]) -> Cells:
+        return self._replace(rows=self.rows[index], codes=self.codes[index], C=self.C[index], S=self.S[index])
 
 
 class Genes(NamedTuple):
@@ -57,6 +65,7 @@ class Sums(NamedTuple):
     CtY: Array  # (n_columns, G)
     yty: Array  # (G,)
     nonzero: NDArray[np.int64]  # (G,)
+    StY: Array  # (n_slopes, q, G)
 
     def plus(self, other: Sums) -> Sums:
         """Sums over both sets of cells."""
@@ -71,6 +80,7 @@ class Sums(NamedTuple):
             CtY=np.zeros((cells.C.shape[1], n_genes)),
             yty=np.zeros(n_genes),
             nonzero=np.zeros(n_genes, dtype=np.int64),
+            StY=np.zeros((cells.S.shape[1], cells.n_levels, n_genes)),
         )
 
 
@@ -96,9 +106,28 @@ def check_matrix(matrix: Any) -> None:
 def visit(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
     """Add up the entries of `matrix`; `advance` is told the share of the work that is done."""
     check_matrix(matrix)
-    in_memory = isinstance(matrix, np.ndarray) or sparse.issparse(matrix)
-    read = _visit_memory if in_memory and _is_compiled(matrix.dtype) else _visit_blocks
-    return read(matrix, cells, genes, advance)
+    if _is_in_memory(matrix):
+        return _visit_memory(matrix, cells, genes, advance)
+    sums = Sums.zeros(cells, genes)
+    for start, block in _compiled_blocks(matrix):
+        sums = sums.plus(_visit_memory(block, cells.within(start, start + block.shape[0]), genes, _ignore))
+        advance(block.shape[0] / matrix.shape[0])
+    return sums
+
+
+def visit_in_parts(
+    matrix: Any, cells: Cells, genes: Genes, most_levels: int, advance: Callable[[float], object]
+) -> Iterator[tuple[NDArray[np.int64], Sums]]:
+    """Visit each cell once, the sums of a limited number of levels at a time: pairs of which levels, and their sums."""
+    check_matrix(matrix)
+    for start, block in [(0, matrix)] if _is_in_memory(matrix) else _compiled_blocks(matrix):
+        inside = cells.within(start, start + block.shape[0])
+        runs = np.flatnonzero(np.diff(inside.codes, prepend=-1))[::most_levels]
+        for first, last in zip(runs, np.append(runs[1:], inside.codes.size), strict=True):
+            levels, codes = np.unique(inside.codes[first:last], return_inverse=True)
+            part = inside.between(first, last)._replace(codes=codes.astype(np.int32), n_levels=levels.size)
+            yield levels.astype(np.int64), _visit_memory(block, part, genes, _ignore)
+            advance(part.rows.size / cells.rows.size)
 
 
 def _is_compiled(dtype: np.dtype) -> bool:
@@ -106,13 +135,14 @@ def _is_compiled(dtype: np.dtype) -> bool:
     return dtype.isnative and dtype.itemsize <= 8 and dtype != np.float16
 
 
-def _visit_blocks(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float], object]) -> Sums:
-    sums = Sums.zeros(cells, genes)
+def _is_in_memory(matrix: Any) -> bool:
+    return (isinstance(matrix, np.ndarray) or sparse.issparse(matrix)) and _is_compiled(matrix.dtype)
+
+
+def _compiled_blocks(matrix: Any) -> Iterator[tuple[int, Any]]:
+    """Blocks of rows that the kernels take, each with its first row."""
     for start, block in row_blocks(matrix):
-        known = block if _is_compiled(block.dtype) else block.astype(np.float64)
-        sums = sums.plus(_visit_memory(known, cells.within(start, start + block.shape[0]), genes, _ignore))
-        advance(block.shape[0] / matrix.shape[0])
-    return sums
+        yield start, block if _is_compiled(block.dtype) else block.astype(np.float64)
 
 
 @singledispatch
@@ -128,7 +158,7 @@ def _visit_dense(matrix: np.ndarray, cells: Cells, genes: Genes, advance: Callab
     kernel: Any = kernels.dense_columns if by_column else kernels.dense_rows
 
     def task(start: int, stop: int) -> int:
-        inputs: tuple[Any, ...] = (matrix, cells.rows, genes.columns, cells.codes, cells.C, genes.shift)
+        inputs: tuple[Any, ...] = (matrix, cells.rows, genes.columns, cells.codes, cells.C, cells.S, genes.shift)
         return kernel(*inputs, start, stop, *sums)
 
     for _ in _run(task, _even_cuts(genes.columns.size), advance):
@@ -144,12 +174,12 @@ def _visit_csc(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
     code_of = np.full(matrix.shape[0], -1, dtype=np.int32)
     code_of[cells.rows] = cells.codes
     kernel: Any = kernels.csc_columns
-    C_of = np.zeros((matrix.shape[0], cells.C.shape[1]))
-    C_of[cells.rows] = cells.C
+    C_of, S_of = (np.zeros((matrix.shape[0], columns.shape[1])) for columns in (cells.C, cells.S))
+    C_of[cells.rows], S_of[cells.rows] = cells.C, cells.S
 
     def task(start: int, stop: int) -> int:
         stored = (matrix.data, matrix.indices, matrix.indptr)
-        return kernel(*stored, genes.columns, code_of, C_of, genes.shift, start, stop, *sums)
+        return kernel(*stored, genes.columns, code_of, C_of, S_of, genes.shift, start, stop, *sums)
 
     outcomes = list(_run(task, _even_cuts(genes.columns.size), advance))
     return _visit_tidied(matrix, cells, genes) if kernels.UNTIDY in outcomes else sums
@@ -167,17 +197,19 @@ def _visit_csr(matrix: Any, cells: Cells, genes: Genes, advance: Callable[[float
     kernel: Any = kernels.csr_rows
 
     def task(start: int, stop: int) -> tuple[int, Array, Array]:
-        acc, head = np.zeros((n_genes + 1, kernels.N_SLOTS + C.shape[1])), np.zeros(n_genes)
+        n_slopes = cells.S.shape[1]
+        acc, head = np.zeros((n_genes + 1, kernels.N_SLOTS + C.shape[1] + n_slopes)), np.zeros((1 + n_slopes, n_genes))
         stored = (matrix.data, matrix.indices, matrix.indptr, matrix.shape[1])
-        place: tuple[Any, ...] = (cells.rows, cells.codes, C, gene_of, shift, start, stop)
-        return kernel(*stored, *place, acc, head, sums.ZtY), acc, head
+        place: tuple[Any, ...] = (cells.rows, cells.codes, C, cells.S, gene_of, shift, start, stop)
+        return kernel(*stored, *place, acc, head, sums.ZtY, sums.StY), acc, head
 
     cuts = _even_cuts(cells.rows.size)
     # Tasks arrive in the order of the cells, whichever thread was first, and their memory serves the next ones.
     for (start, _), (outcome, acc, head) in zip(cuts, _run(task, cuts, advance), strict=True):
         if outcome == kernels.UNTIDY:
             break
-        sums.ZtY[cells.codes[start]] += head
+        sums.ZtY[cells.codes[start]] += head[0]
+        sums.StY[:, cells.codes[start]] += head[1:]
         acc = acc[:-1]  # without the spare gene
         sums.yty[:] += acc[:, kernels.SQUARE]
         sums.nonzero[:] += acc[:, kernels.NONZERO].astype(np.int64)
