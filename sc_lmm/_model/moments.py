@@ -1,0 +1,178 @@
+"""log|V| and M = [X y]' V^-1 [X y] of every gene at its own phi, with first and second derivatives.
+
+All that likelihood, estimates, tests and degrees of freedom need of a structure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from .compiled import compiled
+from .lead import level_weights, log_determinant, n_matrices
+from .rest import Entries, Left, Moments, eliminate
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from .structure import Shared
+
+    Array = NDArray[np.float64]
+
+
+class Gene(NamedTuple):
+    """One row of :class:`GeneRows`."""
+
+    lead: Array  # (m r,)
+    z: Array  # (q2,)
+    x: Array  # (p,)
+    yy: float
+
+
+class Work(NamedTuple):
+    """Memory that evaluations share."""
+
+    weights: Array  # (matrices, m r (r + 1) / 2) of the levels
+    node_weights: Array  # (matrices, nodes r (r + 1) / 2)
+    moments: Moments
+
+
+@compiled
+def evaluate(phi: Array, shared: Shared, gene: Gene, order: int, work: Work) -> None:
+    """Overwrite the moments in `work`, with derivatives if `order` is 2."""
+    at, out, k1 = shared.at, work.moments, len(shared.lead_pairs)
+    lead_phi, entries_phi = phi[:k1], phi[k1:]
+    _start(shared, gene, out)
+    out.log_det[0] = log_determinant(lead_phi, shared.lead_pairs, shared.T, order, out.l1, out.l2)
+    level_weights(lead_phi, shared.lead_pairs, shared.T, order, work.weights)
+    if shared.node_T.size == shared.T.size:
+        work.node_weights[:] = work.weights
+    else:
+        level_weights(lead_phi, shared.lead_pairs, shared.node_T, order, work.node_weights)
+    for c in range(at.levels.size - 1):
+        left = _left(c, shared, gene, n_matrices(k1, order), work)
+        if left.zz.shape[1] == 0:
+            _add_lead(left.RR, k1, order, out)
+        else:
+            eliminate(left, Entries(entries_phi, shared.rest_pairs, shared.rest_at[c]), k1, order, out)
+
+
+@compiled
+def _start(shared: Shared, gene: Gene, out: Moments) -> None:
+    """What varies within the levels of the lead, and zeros."""
+    p = gene.x.size
+    out.l1[:] = 0.0
+    out.l2[:] = 0.0
+    out.M1[:] = 0.0
+    out.M2[:] = 0.0
+    out.M[:p, :p] = shared.within_xx
+    out.M[p, :p] = gene.x
+    out.M[:p, p] = gene.x
+    out.M[p, p] = gene.yy
+
+
+@compiled
+def _left(c: int, shared: Shared, gene: Gene, matrices: int, work: Work) -> Left:
+    """What the lead leaves of component `c`."""
+    at, p, r = shared.at, gene.x.size, shared.T.shape[1]
+    q, n_levels = at.rest[c + 1] - at.rest[c], at.levels[c + 1] - at.levels[c]
+    K, width = q + p, r * (r + 1) // 2
+    packed, of_y, yy = np.zeros((matrices, K * (K + 1) // 2)), np.zeros((matrices, K)), np.zeros(matrices)
+    n_weights = (at.nodes[c + 1] - at.nodes[c]) * width
+    outer = shared.outer[at.outer[c] : at.outer[c + 1]].reshape(n_weights, K * (K + 1) // 2)
+    _add_rows(work.node_weights, at.nodes[c] * width, outer, packed)
+    lead = shared.lead[at.lead[c] : at.lead[c + 1]].reshape(n_levels * r, K)
+    y = gene.lead[at.levels[c] * r : at.levels[c + 1] * r]
+    weighted = np.empty((matrices, y.size))
+    _weigh(work.weights, at.levels[c] * width, r, y, weighted)
+    _add_rows(weighted, 0, lead, of_y)
+    for d in range(matrices):
+        yy[d] = (weighted[d] * y).sum()
+    left = Left(np.empty((matrices, q, q)), np.empty((matrices, q, p + 1)), np.empty((matrices, p + 1, p + 1)))
+    _unpack(packed, of_y, yy, left)
+    if q > 0:
+        zz = shared.within_zz[at.within[c] : at.within[c + 1]].reshape(q, q)
+        left.zz[0] += zz
+        left.zR[0, :, :p] += shared.within_zx[at.rest[c] : at.rest[c + 1]]
+        left.zR[0, :, p] += gene.z[at.rest[c] : at.rest[c + 1]]
+    return left
+
+
+@compiled
+def _add_rows(weights: Array, start: int, rows: Array, out: Array) -> None:
+    """Add to each row d of `out` the sum of `rows` with weights[d, start:]; four at a time, so that `out` stays."""
+    n, whole = len(rows), len(rows) // 4 * 4
+    for j in range(0, whole, 4):
+        one, two, three, four = rows[j], rows[j + 1], rows[j + 2], rows[j + 3]
+        for d in range(len(out)):
+            a, b, c, e = (
+                weights[d, start + j],
+                weights[d, start + j + 1],
+                weights[d, start + j + 2],
+                weights[d, start + j + 3],
+            )
+            target = out[d]
+            for i in range(target.size):
+                target[i] += a * one[i] + b * two[i] + c * three[i] + e * four[i]
+    for j in range(whole, n):
+        row = rows[j]
+        for d in range(len(out)):
+            weight, target = weights[d, start + j], out[d]
+            for i in range(target.size):
+                target[i] += weight * row[i]
+
+
+@compiled
+def _weigh(weights: Array, start: int, r: int, y: Array, weighted: Array) -> None:
+    """Overwrite `weighted` (matrices, m r) by each level's packed matrix times its part of y."""
+    width = r * (r + 1) // 2
+    for d in range(len(weighted)):
+        if r == 1:
+            for j in range(y.size):
+                weighted[d, j] = weights[d, start + j] * y[j]
+            continue
+        weighted[d] = 0.0
+        for j in range(y.size // r):
+            at = start + j * width
+            for u in range(r):
+                for v in range(u, r):
+                    weighted[d, j * r + u] += weights[d, at] * y[j * r + v]
+                    if u != v:
+                        weighted[d, j * r + v] += weights[d, at] * y[j * r + u]
+                    at += 1
+
+
+@compiled
+def _unpack(packed: Array, of_y: Array, yy: Array, left: Left) -> None:
+    q, K = left.zz.shape[1], of_y.shape[1]
+    for d in range(len(yy)):
+        at = 0
+        for i in range(K):
+            for j in range(i, K):
+                value = packed[d, at]
+                at += 1
+                if j < q:
+                    left.zz[d, i, j] = left.zz[d, j, i] = value
+                elif i < q:
+                    left.zR[d, i, j - q] = value
+                else:
+                    left.RR[d, i - q, j - q] = left.RR[d, j - q, i - q] = value
+        for i in range(q):
+            left.zR[d, i, K - q] = of_y[d, i]
+        for i in range(q, K):
+            left.RR[d, i - q, K - q] = left.RR[d, K - q, i - q] = of_y[d, i]
+        left.RR[d, K - q, K - q] = yy[d]
+
+
+@compiled
+def _add_lead(RR: Array, k1: int, order: int, out: Moments) -> None:
+    """Without a rest, what the lead leaves is M."""
+    out.M[:] += RR[0]
+    if order > 0:
+        which = 1 + k1
+        for a in range(k1):
+            out.M1[a] += RR[1 + a]
+            for b in range(a + 1):
+                out.M2[a, b] += RR[which]
+                which += 1

@@ -1,0 +1,243 @@
+"""TermStatistics -> Structure: the random terms of a design, arranged so that log|V| and [X y]' V^-1 [X y] are cheap.
+
+    V = I + sum over groupings of Z (I x Gamma) Z' = I + sum_a phi_a G_a,        phi the free entries of every Gamma
+
+The *lead*, the grouping with most columns of Z, is eliminated level by level, because its part of V is block diagonal.
+Let Q_j be an orthonormal basis of level j's columns, Z_j = Q_j T_j', and c_j = Q_j' U with U = [Z_rest X y]. Then
+
+    N = U' V_lead^-1 U = W + sum_j c_j' (I + T_j' Gamma T_j)^-1 c_j             W = U'U - sum_j c_j' c_j
+
+where W holds what varies within levels: no digit is lost when Gamma is large. The *rest* is eliminated from N by dense
+algebra. Levels that no cell connects, as the donors of one site and those of another, are separate *components*, whose
+terms simply add: a nested grouping costs next to nothing, and only crossed ones meet in a dense matrix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse import csgraph
+
+from .nodes import nodes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from .._statistics import Grouping, TermStatistics
+
+    Array = NDArray[np.float64]
+    Indices = NDArray[np.int64]
+
+# Squared lengths of a level's columns below this share of the longest are rounding.
+_RANK_TOLERANCE = 1e-12
+
+
+class Components(NamedTuple):
+    """Where the parts of each of the C components are: `begin[c]` to `begin[c + 1]` of flat arrays."""
+
+    levels: Indices  # (C + 1,) lead levels
+    rest: Indices  # (C + 1,) columns of the rest
+    nodes: Indices  # (C + 1,) nodes
+    lead: Indices  # (C + 1,) entries of `lead`
+    outer: Indices  # (C + 1,) entries of `outer`
+    within: Indices  # (C + 1,) entries of `within_zz`
+
+
+class Shared(NamedTuple):
+    """What the compiled code needs of a design: m lead levels of r columns, q2 columns of the rest, p of X, k of phi.
+
+    A component of m_c levels and q_c columns of the rest has K_c = q_c + p columns beside y. Its *nodes* are its levels, or
+    fewer stand-ins for them (see :mod:`sc_lmm._model.nodes`).
+    """
+
+    at: Components
+    T: Array  # (m, r, r)
+    lead: Array  # flat (m_c, r, K_c) per component: c_j of [Z_rest X]
+    node_T: Array  # (nodes, r, r)
+    outer: Array  # flat (nodes_c, r (r + 1) / 2, K_c (K_c + 1) / 2) per component: products of the rows of c_j, packed
+    within_zz: Array  # flat (q_c, q_c) per component
+    within_zx: Array  # (q2, p)
+    within_xx: Array  # (p, p)
+    lead_pairs: Indices  # (k1, 2) entries of Gamma of the lead
+    rest_pairs: Indices  # (k2, 3) columns per level, and entry of Gamma, of each parameter of the rest
+    rest_at: Indices  # (C, k2, 2) first column in the component, and number of levels there
+
+
+class GeneRows(NamedTuple):
+    """What the compiled code needs of G genes."""
+
+    lead: Array  # (G, m r) c_j of y
+    z: Array  # (G, q2) W of Z_rest and y
+    x: Array  # (G, p) W of X and y
+    yy: Array  # (G,) W of y
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Random terms of a design with given fixed columns, for any genes."""
+
+    groupings: tuple[Grouping, ...]  # the lead first
+    units: tuple[float, ...]  # per grouping, one over the mean squared length of a column in a level
+    lead_columns: Indices  # (m r,) columns of Z, by component
+    rest_columns: Indices  # (q2,) columns of Z, by component, grouping, level
+    to_lead: sparse.csr_array  # (m r, m r) c_j = to_lead @ Z_lead'
+    lead_z: sparse.csr_array  # (m r, q2) c_j of Z_rest
+    lead_x: Array  # (m r, p) c_j of X
+    within_zz: sparse.csr_array  # (q2, q2)
+    shared: Shared
+    n_cells: int
+    log_det_basis: float  # log|X'X| of the user's columns less that of the ones here
+
+    @property
+    def p(self) -> int:
+        """Fixed columns."""
+        return self.lead_x.shape[1]
+
+    @property
+    def n_parameters(self) -> int:
+        """Free entries of all Gamma, k."""
+        return sum(len(grouping.pairs) for grouping in self.groupings)
+
+    def rows(self, stats: TermStatistics) -> GeneRows:
+        """Project the statistics of some genes."""
+        lead = self.to_lead @ stats.ZtY[self.lead_columns]
+        z = stats.ZtY[self.rest_columns] - self.lead_z.T @ lead
+        x = stats.XtY - self.lead_x.T @ lead
+        within = np.maximum(stats.yty - (lead**2).sum(axis=0), 0.0)
+        return GeneRows(*(np.ascontiguousarray(part.T) for part in (lead, z, x)), within)
+
+
+def structure(stats: TermStatistics) -> Structure:
+    """Choose the lead, find the components and lay out what all genes share."""
+    lead = int(np.argmax([grouping.q for grouping in stats.groupings]))
+    order = [lead, *(g for g in range(len(stats.groupings)) if g != lead)]
+    groupings = tuple(stats.groupings[g] for g in order)
+    starts = stats.offsets[order]
+    part_of = _components(stats, groupings, starts)
+    lead_columns = starts[0] + _by_component(part_of[starts[0] : starts[0] + groupings[0].q])
+    rest = np.concatenate([np.arange(s, s + g.q) for s, g in zip(starts[1:], groupings[1:], strict=True)] or [[]])
+    rest_columns = rest.astype(np.int64)[_by_component(part_of[rest.astype(np.int64)])]
+    T, to_lead = _bases(stats.ZtZ[lead_columns][:, lead_columns], groupings[0].r)
+    lead_z = sparse.csr_array(to_lead @ stats.ZtZ[lead_columns][:, rest_columns])
+    lead_x: Array = to_lead @ stats.ZtX[lead_columns]
+    within_zz = sparse.csr_array(stats.ZtZ[rest_columns][:, rest_columns] - lead_z.T @ lead_z)
+    return Structure(
+        groupings=groupings,
+        units=tuple(grouping.n_levels / stats.n_cells for grouping in groupings),
+        lead_columns=lead_columns,
+        rest_columns=rest_columns,
+        to_lead=to_lead,
+        lead_z=lead_z,
+        lead_x=lead_x,
+        within_zz=within_zz,
+        shared=Shared(
+            **_flat(T, lead_z, lead_x, within_zz, part_of[lead_columns], part_of[rest_columns]),
+            within_zx=stats.ZtX[rest_columns] - lead_z.T @ lead_x,
+            within_xx=stats.XtX - lead_x.T @ lead_x,
+            lead_pairs=np.array(groupings[0].pairs, dtype=np.int64),
+            rest_pairs=np.array([(g.r, a, b) for g in groupings[1:] for a, b in g.pairs], dtype=np.int64).reshape(
+                -1, 3
+            ),
+            rest_at=_places(groupings[1:], starts[1:], part_of),
+        ),
+        n_cells=stats.n_cells,
+        log_det_basis=-2 * float(np.linalg.slogdet(np.linalg.qr(stats.basis, mode="r"))[1]),
+    )
+
+
+def _components(stats: TermStatistics, groupings: Sequence[Grouping], starts: Indices) -> Indices:
+    """Component of each column of Z, (q,); one for all where there is no rest, for which nothing is gained by more."""
+    q = stats.ZtZ.shape[0]
+    if len(groupings) == 1:
+        return np.zeros(q, dtype=np.int64)
+    level = np.empty(q, dtype=np.int64)
+    count = 0
+    for start, grouping in zip(starts, groupings, strict=True):
+        level[start : start + grouping.q] = count + np.arange(grouping.q) // grouping.r
+        count += grouping.n_levels
+    pairs = stats.ZtZ.tocoo()
+    touching = sparse.csr_array((np.ones(pairs.nnz), (level[pairs.row], level[pairs.col])), shape=(count, count))
+    return csgraph.connected_components(touching, directed=False)[1].astype(np.int64)[level]
+
+
+def _by_component(part: Indices) -> Indices:
+    return np.argsort(part, kind="stable")
+
+
+def _bases(A: sparse.csr_array, r: int) -> tuple[Array, sparse.csr_array]:
+    """T (m, r, r) with Z_j'Z_j = T_j T_j', and the block diagonal matrix that takes Z_j'u to Q_j'u."""
+    m = A.shape[0] // r
+    at = (np.arange(m) * r)[:, None, None] + np.arange(r)[:, None], (np.arange(m) * r)[:, None, None] + np.arange(r)
+    products = np.asarray(A[np.broadcast_to(at[0], (m, r, r)).ravel(), np.broadcast_to(at[1], (m, r, r)).ravel()])
+    values, vectors = np.linalg.eigh(products.reshape(m, r, r))
+    values = np.where(values > _RANK_TOLERANCE * values.max(), values, 0.0)
+    lengths = np.sqrt(values)
+    with np.errstate(divide="ignore"):
+        inverse = np.where(lengths > 0, 1 / lengths, 0.0)
+    blocks = inverse[:, :, None] * np.swapaxes(vectors, 1, 2)
+    pointers = np.arange(m + 1)
+    return vectors * lengths[:, None, :], sparse.csr_array(sparse.bsr_array((blocks, pointers[:-1], pointers)))
+
+
+def _places(groupings: Sequence[Grouping], starts: Indices, part_of: Indices) -> Indices:
+    """First column in its component, and levels there, of each parameter of the rest, (C, k2, 2)."""
+    n_components = int(part_of.max()) + 1
+    at = np.zeros((n_components, 1), dtype=np.int64)
+    places = []
+    for start, grouping in zip(starts, groupings, strict=True):
+        columns = np.bincount(part_of[start : start + grouping.q], minlength=n_components)[:, None]
+        places += [np.stack([at, columns // grouping.r], axis=2)] * len(grouping.pairs)
+        at = at + columns
+    return np.concatenate(places, axis=1) if places else np.zeros((n_components, 0, 2), dtype=np.int64)
+
+
+def _flat(
+    T: Array,
+    lead_z: sparse.csr_array,
+    lead_x: Array,
+    within_zz: sparse.csr_array,
+    part_of_lead: Indices,
+    part_of_rest: Indices,
+) -> dict[str, Any]:
+    """The fields of Shared that are cut by component."""
+    r, n_components = T.shape[1], int(part_of_lead.max()) + 1
+    levels = np.searchsorted(part_of_lead[::r], np.arange(n_components + 1))
+    rest = np.searchsorted(part_of_rest, np.arange(n_components + 1))
+    parts: dict[str, list[Array]] = {"lead": [], "node_T": [], "outer": [], "within": []}
+    for c in range(n_components):
+        rows, columns = slice(r * levels[c], r * levels[c + 1]), slice(rest[c], rest[c + 1])
+        of_level = np.concatenate([lead_z[rows, columns].toarray(), lead_x[rows]], axis=1)
+        products = _products(of_level.reshape(-1, r, of_level.shape[1]))
+        node_T, weights = nodes(T[levels[c] : levels[c + 1]])
+        parts["lead"].append(of_level)
+        parts["node_T"].append(node_T)
+        parts["outer"].append(products if weights is None else weights @ products)
+        parts["within"].append(within_zz[columns, columns].toarray())
+    begin = {name: np.cumsum([0, *(part.size for part in flat)]) for name, flat in parts.items()}
+    at = Components(levels, rest, begin["node_T"] // r**2, begin["lead"], begin["outer"], begin["within"])
+    flat = {name: np.concatenate([part.ravel() for part in pieces]) for name, pieces in parts.items()}
+    return {
+        "at": at,
+        "T": T,
+        "lead": flat["lead"],
+        "node_T": flat["node_T"].reshape(-1, r, r),
+        "outer": flat["outer"],
+        "within_zz": flat["within"],
+    }
+
+
+def _products(of_level: Array) -> Array:
+    """Packed products of the rows of each level's c (m, r, K), (m, r (r + 1) / 2 * K (K + 1) / 2)."""
+    r, K = of_level.shape[1:]
+    i, j = np.triu_indices(K)
+    products = []
+    for u in range(r):
+        for v in range(u, r):
+            product = of_level[:, u][:, i] * of_level[:, v][:, j]
+            products.append(product if u == v else product + of_level[:, v][:, i] * of_level[:, u][:, j])
+    return np.concatenate(products, axis=1)
