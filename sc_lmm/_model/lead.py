@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .compiled import compiled
+from .small import add_product, invert_definite, multiply
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -114,46 +115,16 @@ def invert_level(gamma: Array, T: Array, H: Array, h: Array, s: Array) -> float:
         factor = 1 + gamma[0, 0] * n
         H[0, 0], h[0, 0], s[0, 0] = 1 / factor, T[0, 0] / factor, n / factor
         return factor
+    multiply(gamma, T, h)
+    H[:] = 0.0
+    for u in range(r):
+        H[u, u] = 1.0
+    add_product(T, h, 1.0, H)
+    determinant = invert_definite(H)
+    multiply(T, H, h)
     for u in range(r):
         for v in range(r):
-            h[u, v] = 0.0
-            for i in range(r):
-                h[u, v] += gamma[u, i] * T[i, v]
-    for u in range(r):
-        for v in range(r):
-            H[u, v] = 1.0 if u == v else 0.0
-            for i in range(r):
-                H[u, v] += T[i, u] * h[i, v]
-    determinant = _invert(H)
-    for u in range(r):
-        for v in range(r):
-            h[u, v] = 0.0
-            for i in range(r):
-                h[u, v] += T[u, i] * H[i, v]
-    for u in range(r):
-        for v in range(r):
-            s[u, v] = 0.0
-            for i in range(r):
-                s[u, v] += h[u, i] * T[v, i]
-    return determinant
-
-
-@compiled
-def _invert(A: Array) -> float:
-    """Overwrite a positive definite A by its inverse, by Gauss-Jordan sweeps; its determinant."""
-    determinant = 1.0
-    for k in range(len(A)):
-        pivot = A[k, k]
-        determinant *= pivot
-        A[k, k] = 1.0
-        for j in range(len(A)):
-            A[k, j] /= pivot
-        for i in range(len(A)):
-            if i != k:
-                factor = A[i, k]
-                A[i, k] = 0.0
-                for j in range(len(A)):
-                    A[i, j] -= factor * A[k, j]
+            s[u, v] = (h[u] * T[v]).sum()
     return determinant
 
 

@@ -45,11 +45,18 @@ def add_product(A: Array, B: Array, sign: float, out: Array) -> None:
 
 
 @compiled
-def log_det_and_inverse(A: Array) -> float:
-    """Overwrite A, similar to a positive definite matrix, by its inverse; the logarithm of its determinant.
+def invert_definite(A: Array) -> float:
+    """Overwrite a positive definite A by its inverse; its determinant."""
+    determinant = 1.0
+    for k in range(len(A)):
+        determinant *= A[k, k]
+        _sweep(A, k)
+    return determinant
 
-    Gauss-Jordan with row pivots.
-    """
+
+@compiled
+def log_det_and_inverse(A: Array) -> float:
+    """Overwrite A, whose determinant is positive, by its inverse, with row pivots; the logarithm of the determinant."""
     n = len(A)
     swaps = np.empty(n, dtype=np.int64)
     log_det = 0.0
@@ -60,23 +67,28 @@ def log_det_and_inverse(A: Array) -> float:
                 best = i
         swaps[k] = best
         _swap_rows(A, k, best)
-        pivot = A[k, k]
-        log_det += np.log(abs(pivot))
-        A[k, k] = 1.0
-        row = A[k]
-        for j in range(n):
-            row[j] /= pivot
-        for i in range(n):
-            if i != k:
-                other, factor = A[i], A[i, k]
-                other[k] = 0.0
-                for j in range(n):
-                    other[j] -= factor * row[j]
+        log_det += np.log(abs(A[k, k]))
+        _sweep(A, k)
     for k in range(n - 1, -1, -1):
         if swaps[k] != k:
             for i in range(n):
                 A[i, k], A[i, swaps[k]] = A[i, swaps[k]], A[i, k]
     return log_det
+
+
+@compiled
+def _sweep(A: Array, k: int) -> None:
+    """One step of Gauss-Jordan inversion in place."""
+    n, row, pivot = len(A), A[k], A[k, k]
+    A[k, k] = 1.0
+    for j in range(n):
+        row[j] /= pivot
+    for i in range(n):
+        if i != k:
+            other, factor = A[i], A[i, k]
+            other[k] = 0.0
+            for j in range(n):
+                other[j] -= factor * row[j]
 
 
 @compiled

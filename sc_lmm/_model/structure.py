@@ -109,7 +109,8 @@ class Structure:
         z = stats.ZtY[self.rest_columns] - self.lead_z.T @ lead
         x = stats.XtY - self.lead_x.T @ lead
         within = np.maximum(stats.yty - (lead**2).sum(axis=0), 0.0)
-        return GeneRows(*(np.ascontiguousarray(part.T) for part in (lead, z, x)), within)
+        lead, z, x = (np.ascontiguousarray(part.T) for part in (lead, z, x))
+        return GeneRows(lead, z, x, within)
 
 
 def structure(stats: TermStatistics) -> Structure:
@@ -120,8 +121,8 @@ def structure(stats: TermStatistics) -> Structure:
     starts = stats.offsets[order]
     part_of = _components(stats, groupings, starts)
     lead_columns = starts[0] + _by_component(part_of[starts[0] : starts[0] + groupings[0].q])
-    rest = np.concatenate([np.arange(s, s + g.q) for s, g in zip(starts[1:], groupings[1:], strict=True)] or [[]])
-    rest_columns = rest.astype(np.int64)[_by_component(part_of[rest.astype(np.int64)])]
+    rest = np.concatenate([np.arange(s, s + g.q) for s, g in zip(starts, groupings, strict=True)])[groupings[0].q :]
+    rest_columns = rest[_by_component(part_of[rest])]
     T, to_lead = _bases(stats.ZtZ[lead_columns][:, lead_columns], groupings[0].r)
     lead_z = sparse.csr_array(to_lead @ stats.ZtZ[lead_columns][:, rest_columns])
     lead_x: Array = to_lead @ stats.ZtX[lead_columns]
