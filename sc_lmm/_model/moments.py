@@ -176,3 +176,20 @@ def _add_lead(RR: Array, k1: int, order: int, out: Moments) -> None:
             for b in range(a + 1):
                 out.M2[a, b] += RR[which]
                 which += 1
+
+
+def work_for(structure: Structure) -> Work:
+    """Memory for evaluations of one structure."""
+    shared, k, size = structure.shared, structure.n_parameters, structure.p + 1
+    r, k1 = shared.T.shape[1], len(shared.lead_pairs)
+    width, matrices = r * (r + 1) // 2, 1 + k1 + k1 * (k1 + 1) // 2
+    moments = Moments(
+        log_det=np.zeros(1),
+        l1=np.zeros(k),
+        l2=np.zeros((k, k)),
+        M=np.zeros((size, size)),
+        M1=np.zeros((k, size, size)),
+        M2=np.zeros((k, k, size, size)),
+    )
+    weights, node_weights = (np.zeros((matrices, len(T) * width)) for T in (shared.T, shared.node_T))
+    return Work(weights, node_weights, moments)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .rest import Moments
+    from .structure import Structure
 
     Array = NDArray[np.float64]
 
@@ -101,3 +102,17 @@ def _scaled(M: Array, factor: Array, scaled: Array) -> float:
         solve(factor, scaled[i])
         trace += scaled[i, i]
     return trace
+
+
+def profiled_for(structure: Structure) -> Profiled:
+    """Memory for evaluations of one structure."""
+    p, k = structure.p, structure.n_parameters
+    return Profiled(
+        value=np.zeros(1),
+        rss=np.zeros(1),
+        beta=np.zeros(p),
+        factor=np.zeros((p, p)),
+        gradient=np.zeros(k),
+        hessian=np.zeros((k, k)),
+        expected=np.zeros((k, k)),
+    )

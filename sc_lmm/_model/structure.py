@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # Squared lengths of a level's columns below this share of the longest are rounding.
 _RANK_TOLERANCE = 1e-12
+# Directions of the other columns within the levels of the lead with less of their squared length than this are rounding.
+_SPAN_TOLERANCE = 1e-11
 
 
 class Components(NamedTuple):
@@ -89,6 +91,7 @@ class Structure:
     lead_z: sparse.csr_array  # (m r, q2) c_j of Z_rest
     lead_x: Array  # (m r, p) c_j of X
     within_zz: sparse.csr_array  # (q2, q2)
+    whitening: Array  # (q2 + p, rank) S with S' W S = I, for W of [Z_rest X]
     shared: Shared
     n_cells: int
     log_det_basis: float  # log|X'X| of the user's columns less that of the ones here
@@ -99,9 +102,27 @@ class Structure:
         return self.lead_x.shape[1]
 
     @property
+    def r(self) -> int:
+        """Columns per level of the lead."""
+        return self.groupings[0].r
+
+    @property
     def n_parameters(self) -> int:
         """Free entries of all Gamma, k."""
         return sum(len(grouping.pairs) for grouping in self.groupings)
+
+    def rest_gamma(self, phi: Array) -> sparse.csr_array:
+        """Gamma of every level of the rest, (q2, q2), from its entries (k2,)."""
+        s, rows, columns, values = self.shared, [], [], []
+        for begin, places in zip(s.at.rest, s.rest_at, strict=False):
+            for (r, a, b), (start, n_levels), value in zip(s.rest_pairs, places, phi, strict=True):
+                first = begin + start + r * np.arange(n_levels)
+                rows += [first + a, first + b] if a != b else [first + a]
+                columns += [first + b, first + a] if a != b else [first + a]
+                values += [np.full(n_levels, value)] * (2 if a != b else 1)
+        entries = [np.concatenate(part) if part else np.empty(0) for part in (values, rows, columns)]
+        q2 = self.rest_columns.size
+        return sparse.csr_array((entries[0], (entries[1].astype(np.int64), entries[2].astype(np.int64))), (q2, q2))
 
     def rows(self, stats: TermStatistics) -> GeneRows:
         """Project the statistics of some genes."""
@@ -111,6 +132,12 @@ class Structure:
         within = np.maximum(stats.yty - (lead**2).sum(axis=0), 0.0)
         lead, z, x = (np.ascontiguousarray(part.T) for part in (lead, z, x))
         return GeneRows(lead, z, x, within)
+
+    def unexplained(self, stats: TermStatistics) -> Array:
+        """Residual sum of squares beside X and free effects of every level, (G,)."""
+        rows = self.rows(stats)
+        explained = np.concatenate([rows.z, rows.x], axis=1) @ self.whitening
+        return np.maximum(rows.yy - (explained**2).sum(axis=1), 0.0)
 
 
 def structure(stats: TermStatistics) -> Structure:
@@ -127,6 +154,8 @@ def structure(stats: TermStatistics) -> Structure:
     lead_z = sparse.csr_array(to_lead @ stats.ZtZ[lead_columns][:, rest_columns])
     lead_x: Array = to_lead @ stats.ZtX[lead_columns]
     within_zz = sparse.csr_array(stats.ZtZ[rest_columns][:, rest_columns] - lead_z.T @ lead_z)
+    within_zx, within_xx = stats.ZtX[rest_columns] - lead_z.T @ lead_x, stats.XtX - lead_x.T @ lead_x
+    lengths = np.concatenate([stats.ZtZ.diagonal()[rest_columns], np.diag(stats.XtX)])
     return Structure(
         groupings=groupings,
         units=tuple(grouping.n_levels / stats.n_cells for grouping in groupings),
@@ -136,10 +165,11 @@ def structure(stats: TermStatistics) -> Structure:
         lead_z=lead_z,
         lead_x=lead_x,
         within_zz=within_zz,
+        whitening=_whitening(within_zz, within_zx, within_xx, lengths),
         shared=Shared(
             **_flat(T, lead_z, lead_x, within_zz, part_of[lead_columns], part_of[rest_columns]),
-            within_zx=stats.ZtX[rest_columns] - lead_z.T @ lead_x,
-            within_xx=stats.XtX - lead_x.T @ lead_x,
+            within_zx=within_zx,
+            within_xx=within_xx,
             lead_pairs=np.array(groupings[0].pairs, dtype=np.int64),
             rest_pairs=np.array([(g.r, a, b) for g in groupings[1:] for a, b in g.pairs], dtype=np.int64).reshape(
                 -1, 3
@@ -183,6 +213,14 @@ def _bases(A: sparse.csr_array, r: int) -> tuple[Array, sparse.csr_array]:
     blocks = inverse[:, :, None] * np.swapaxes(vectors, 1, 2)
     pointers = np.arange(m + 1)
     return vectors * lengths[:, None, :], sparse.csr_array(sparse.bsr_array((blocks, pointers[:-1], pointers)))
+
+
+def _whitening(zz: sparse.csr_array, zx: Array, xx: Array, lengths: Array) -> Array:
+    scale = 1 / np.sqrt(np.maximum(lengths, np.finfo(float).tiny))
+    W = np.block([[zz.toarray(), zx], [zx.T, xx]]) * scale[:, None] * scale
+    values, vectors = np.linalg.eigh(W)
+    used = values > _SPAN_TOLERANCE
+    return scale[:, None] * vectors[:, used] / np.sqrt(values[used])
 
 
 def _places(groupings: Sequence[Grouping], starts: Indices, part_of: Indices) -> Indices:
