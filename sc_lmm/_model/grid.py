@@ -48,7 +48,7 @@ def grid(blocks: Blocks) -> Grid:
         axes += [values] * width + ([_CORRELATIONS] if width == 2 else [])
     mesh = [part.ravel() for part in np.meshgrid(*axes, indexing="ij")]
     points = np.concatenate(
-        [_block_points(width, unit, mesh) for width, unit in zip(blocks.width, blocks.unit)], axis=1
+        [_block_points(width, unit, mesh) for width, unit in zip(blocks.width, blocks.unit, strict=True)], axis=1
     )
     _, first, which = np.unique(points, axis=0, return_index=True, return_inverse=True)
     return Grid(points, np.array([axis.size for axis in axes]), first[which.ravel()])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .compiled import compiled
-from .small import add_product, invert_definite, multiply
+from .small import add_product, fill, invert_definite, multiply
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,7 +56,7 @@ def level_weights(phi: Array, pairs: Indices, T: Array, order: int, weights: Arr
         if order == 0:
             continue
         for a in range(k):
-            X[:] = 0.0
+            fill(X, 0.0)
             _add_entry(pairs[a], X, -1.0)
             _pack_sandwich(h, X, weights[1 + a, j * width :])
             for b in range(a + 1):
@@ -116,7 +116,7 @@ def invert_level(gamma: Array, T: Array, H: Array, h: Array, s: Array) -> float:
         H[0, 0], h[0, 0], s[0, 0] = 1 / factor, T[0, 0] / factor, n / factor
         return factor
     multiply(gamma, T, h)
-    H[:] = 0.0
+    fill(H, 0.0)
     for u in range(r):
         H[u, u] = 1.0
     add_product(T, h, 1.0, H)
@@ -157,7 +157,7 @@ def _trace_entries(one: Indices, other: Indices, s: Array) -> float:
 @compiled
 def _second(one: Indices, other: Indices, s: Array, X: Array) -> None:
     """Overwrite X by E_a s E_b + E_b s E_a."""
-    X[:] = 0.0
+    fill(X, 0.0)
     for swap_one in range(1 if one[0] == one[1] else 2):
         i, j = one[swap_one], one[1 - swap_one]
         for swap_other in range(1 if other[0] == other[1] else 2):

@@ -12,11 +12,12 @@ import numpy as np
 from .compiled import compiled
 from .lead import level_weights, log_determinant, n_matrices
 from .rest import Entries, Left, Moments, eliminate
+from .small import add, fill
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .structure import Shared
+    from .structure import Shared, Structure
 
     Array = NDArray[np.float64]
 
@@ -46,12 +47,12 @@ def evaluate(phi: Array, shared: Shared, gene: Gene, order: int, work: Work) -> 
     _start(shared, gene, out)
     out.log_det[0] = log_determinant(lead_phi, shared.lead_pairs, shared.T, order, out.l1, out.l2)
     level_weights(lead_phi, shared.lead_pairs, shared.T, order, work.weights)
-    if shared.node_T.size == shared.T.size:
-        work.node_weights[:] = work.weights
-    else:
+    has_nodes = shared.node_T.size != shared.T.size
+    if has_nodes:
         level_weights(lead_phi, shared.lead_pairs, shared.node_T, order, work.node_weights)
+    shared_weights = work.node_weights if has_nodes else work.weights
     for c in range(at.levels.size - 1):
-        left = _left(c, shared, gene, n_matrices(k1, order), work)
+        left = _left(c, shared, gene, n_matrices(k1, order), work.weights, shared_weights)
         if left.zz.shape[1] == 0:
             _add_lead(left.RR, k1, order, out)
         else:
@@ -61,19 +62,22 @@ def evaluate(phi: Array, shared: Shared, gene: Gene, order: int, work: Work) -> 
 @compiled
 def _start(shared: Shared, gene: Gene, out: Moments) -> None:
     """What varies within the levels of the lead, and zeros."""
-    p = gene.x.size
-    out.l1[:] = 0.0
-    out.l2[:] = 0.0
-    out.M1[:] = 0.0
-    out.M2[:] = 0.0
-    out.M[:p, :p] = shared.within_xx
-    out.M[p, :p] = gene.x
-    out.M[:p, p] = gene.x
+    p, k = gene.x.size, out.l1.size
+    for a in range(k):
+        out.l1[a] = 0.0
+        fill(out.M1[a], 0.0)
+        for b in range(a + 1):
+            out.l2[a, b] = 0.0
+            fill(out.M2[a, b], 0.0)
+    for i in range(p):
+        for j in range(p):
+            out.M[i, j] = shared.within_xx[i, j]
+        out.M[i, p] = out.M[p, i] = gene.x[i]
     out.M[p, p] = gene.yy
 
 
 @compiled
-def _left(c: int, shared: Shared, gene: Gene, matrices: int, work: Work) -> Left:
+def _left(c: int, shared: Shared, gene: Gene, matrices: int, weights: Array, node_weights: Array) -> Left:
     """What the lead leaves of component `c`."""
     at, p, r = shared.at, gene.x.size, shared.T.shape[1]
     q, n_levels = at.rest[c + 1] - at.rest[c], at.levels[c + 1] - at.levels[c]
@@ -81,21 +85,24 @@ def _left(c: int, shared: Shared, gene: Gene, matrices: int, work: Work) -> Left
     packed, of_y, yy = np.zeros((matrices, K * (K + 1) // 2)), np.zeros((matrices, K)), np.zeros(matrices)
     n_weights = (at.nodes[c + 1] - at.nodes[c]) * width
     outer = shared.outer[at.outer[c] : at.outer[c + 1]].reshape(n_weights, K * (K + 1) // 2)
-    _add_rows(work.node_weights, at.nodes[c] * width, outer, packed)
+    _add_rows(node_weights, at.nodes[c] * width, outer, packed)
     lead = shared.lead[at.lead[c] : at.lead[c + 1]].reshape(n_levels * r, K)
     y = gene.lead[at.levels[c] * r : at.levels[c + 1] * r]
     weighted = np.empty((matrices, y.size))
-    _weigh(work.weights, at.levels[c] * width, r, y, weighted)
+    _weigh(weights, at.levels[c] * width, r, y, weighted)
     _add_rows(weighted, 0, lead, of_y)
     for d in range(matrices):
-        yy[d] = (weighted[d] * y).sum()
+        for j in range(y.size):
+            yy[d] += weighted[d, j] * y[j]
     left = Left(np.empty((matrices, q, q)), np.empty((matrices, q, p + 1)), np.empty((matrices, p + 1, p + 1)))
     _unpack(packed, of_y, yy, left)
     if q > 0:
         zz = shared.within_zz[at.within[c] : at.within[c + 1]].reshape(q, q)
-        left.zz[0] += zz
-        left.zR[0, :, :p] += shared.within_zx[at.rest[c] : at.rest[c + 1]]
-        left.zR[0, :, p] += gene.z[at.rest[c] : at.rest[c + 1]]
+        add(left.zz[0], zz, 1.0)
+        for i in range(q):
+            left.zR[0, i, p] += gene.z[at.rest[c] + i]
+            for j in range(p):
+                left.zR[0, i, j] += shared.within_zx[at.rest[c] + i, j]
     return left
 
 
@@ -132,7 +139,8 @@ def _weigh(weights: Array, start: int, r: int, y: Array, weighted: Array) -> Non
             for j in range(y.size):
                 weighted[d, j] = weights[d, start + j] * y[j]
             continue
-        weighted[d] = 0.0
+        for j in range(y.size):
+            weighted[d, j] = 0.0
         for j in range(y.size // r):
             at = start + j * width
             for u in range(r):
@@ -168,13 +176,13 @@ def _unpack(packed: Array, of_y: Array, yy: Array, left: Left) -> None:
 @compiled
 def _add_lead(RR: Array, k1: int, order: int, out: Moments) -> None:
     """Without a rest, what the lead leaves is M."""
-    out.M[:] += RR[0]
+    add(out.M, RR[0], 1.0)
     if order > 0:
         which = 1 + k1
         for a in range(k1):
-            out.M1[a] += RR[1 + a]
+            add(out.M1[a], RR[1 + a], 1.0)
             for b in range(a + 1):
-                out.M2[a, b] += RR[which]
+                add(out.M2[a, b], RR[which], 1.0)
                 which += 1
 
 

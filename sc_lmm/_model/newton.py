@@ -101,56 +101,35 @@ def _keep(profiled: Profiled, value: Array, rss: Array, beta: Array, unscaled: A
 def _minimise(model: Model, gene: Gene, phi: Array, memory: Memory) -> tuple[int, int]:
     """Go from `phi` to the minimum, whose moments are left in memory; how it ended, and the number of evaluations."""
     blocks, profiled, k = model.blocks, memory.profiled, phi.size
-    x, order = np.empty(k), np.empty(blocks.width.sum(), np.int64)
-    step, lower, upper = np.empty(k), np.empty(k), np.empty(k)
+    x, order, trial = np.empty(k), np.empty(blocks.width.sum(), np.int64), np.empty(k)
+    step, lower, upper = np.zeros(k), np.empty(k), np.empty(k)
     from_phi(phi, blocks, x, order)
-    value = _evaluate(model, gene, x, order, 2, memory, phi)
-    evaluations, converged = 1, False
-    while evaluations < _MAX_STEPS:
-        orient(x, order, blocks, profiled.gradient)
-        pull_back(x, order, blocks, profiled.gradient, profiled.hessian, profiled.expected, memory.local)
-        bounds(x, blocks, LAST_T, lower, upper)
-        promise = box_step(x, lower, upper, memory.local, step)
-        if promise <= _PROMISE:
-            converged = True
-            break
-        value, tried = _descend(model, gene, x, order, step, value, memory, phi)
-        evaluations += abs(tried)
-        if tried < 0:
-            break
-    # The last step, or where it began: an evaluation without derivatives.
-    if converged and _evaluate(model, gene, x + step, order, 0, memory, phi) <= value:
-        x += step
-    else:
-        _evaluate(model, gene, x, order, 0, memory, phi)
-    return _ending(x, blocks) if converged else NOT_CONVERGED, evaluations + 1
-
-
-@compiled
-def _evaluate(
-    model: Model, gene: Gene, x: Array, order: Indices, derivatives: int, memory: Memory, phi: Array
-) -> float:
-    """Overwrite `phi` and the moments by those at `x`; the deviance."""
-    to_phi(x, order, model.blocks, phi)
-    evaluate(phi, model.shared, gene, derivatives, memory.work)
-    profile_moments(memory.work.moments, model.dof, model.reml, derivatives, memory.profiled)
-    return memory.profiled.value[0]
-
-
-@compiled
-def _descend(
-    model: Model, gene: Gene, x: Array, order: Indices, step: Array, value: float, memory: Memory, phi: Array
-) -> tuple[float, int]:
-    """Move `x` along the step, as far as the deviance falls; it there, and the number of evaluations, negative in vain."""
-    scale, tried = 1.0, 0
-    while scale > _SHORTEST:
-        tried += 1
-        trial = _evaluate(model, gene, x + scale * step, order, 2, memory, phi)
-        if trial <= value + _ROUNDING:
-            x += scale * step
-            return trial, tried
-        scale *= _SHORTER
-    return value, -tried
+    value, scale, last, outcome, evaluations = np.inf, 0.0, False, NOT_CONVERGED, 0
+    while True:
+        for i in range(k):
+            trial[i] = x[i] + scale * step[i]
+        to_phi(trial, order, blocks, phi)
+        derivatives = 0 if last else 2
+        evaluate(phi, model.shared, gene, derivatives, memory.work)
+        profile_moments(memory.work.moments, model.dof, model.reml, derivatives, profiled)
+        evaluations += 1
+        falls = profiled.value[0] <= value + _ROUNDING
+        if last and (falls or scale == 0):
+            return (outcome if outcome == NOT_CONVERGED else _ending(trial, blocks)), evaluations
+        if falls and not last:
+            x[:] = trial
+            value, scale = profiled.value[0], 1.0
+            orient(x, order, blocks, profiled.gradient)
+            pull_back(x, order, blocks, profiled.gradient, profiled.hessian, profiled.expected, memory.local)
+            bounds(x, blocks, LAST_T, lower, upper)
+            if box_step(x, lower, upper, memory.local, step) <= _PROMISE:
+                last, outcome = True, INSIDE
+        else:  # a step too far; when there is nothing to gain even from short ones, or by the last one, back to x
+            scale *= _SHORTER
+            if last or scale < _SHORTEST:
+                last, scale = True, 0.0
+        if evaluations > _MAX_STEPS:
+            last, scale, outcome = True, 0.0, NOT_CONVERGED
 
 
 @compiled
@@ -203,7 +182,7 @@ def _quadratic(A: Array, step: Array) -> float:
 
 
 @compiled
-def _solve_free(A: Array, g: Array, free: Array, step: Array) -> bool:
+def _solve_free(A: Array, g: Array, free: NDArray[np.bool_], step: Array) -> bool:
     """Overwrite the free entries of `step` by those that minimise g's + s'As/2 given the others; whether there are any."""
     where = np.flatnonzero(free)
     n = where.size

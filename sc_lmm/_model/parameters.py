@@ -269,7 +269,7 @@ def _turn(x: Array, position: Indices, first: int, gradient: Array) -> None:
     values, vectors = np.linalg.eigh(G[rank:, rank:].copy())
     if values[0] >= 0:
         return
-    best = np.argmax(np.abs(vectors[:, 0]))
+    best = int(np.argmax(np.abs(vectors[:, 0])))
     direction = vectors[:, 0] / vectors[best, 0]
     direction[best] = direction[0]
     _swap(x, position, first, rank, rank + best)

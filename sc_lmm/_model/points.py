@@ -12,7 +12,7 @@ of which points that share the lead's phi share the first two.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from scipy import linalg, sparse
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .structure import Structure
 
     Array = NDArray[np.float64]
-    Matrix = Array | sparse.csr_array
+    Matrix: TypeAlias = Array | sparse.csr_array
 
 # Below this share of entries that are not 0 a sparse product is the faster one.
 _SPARSE = 0.1
@@ -40,7 +40,7 @@ class AtPoints(NamedTuple):
 class _RestPoint(NamedTuple):
     """One point."""
 
-    index: int
+    which: int
     K: Matrix  # (q2, q2)
     whiten: Array  # (p, q2 + p) takes N_y to white
     white_L: Array  # (p, df)
@@ -80,8 +80,8 @@ class PointTable:
             of_genes = np.concatenate([zy, rows.x.T + lead.to_x @ columns])
             for point in lead.points:
                 white = point.whiten @ of_genes
-                found.rss[:, point.index] = yy - (zy * (point.K @ zy)).sum(axis=0) - (white**2).sum(axis=0)
-                found.coef[point.index] = point.white_L.T @ white
+                found.rss[:, point.which] = yy - (zy * (point.K @ zy)).sum(axis=0) - (white**2).sum(axis=0)
+                found.coef[point.which] = point.white_L.T @ white
         if stats.ones is not None:
             found.coef[:] += np.outer(self.contrast @ stats.ones, stats.shift)
         np.maximum(found.rss, 0.0, out=found.rss)
@@ -116,7 +116,7 @@ def point_table(structure: Structure, points: Array, contrast: Array | None = No
         _lead_point(structure, phi, index, points[index, k1:], contrast)
         for phi, index in zip(values, members, strict=True)
     )
-    by_index = sorted((point for lead in leads for point in lead.points), key=lambda point: point.index)
+    by_index = sorted((point for lead in leads for point in lead.points), key=lambda point: point.which)
     return PointTable(
         structure=structure,
         contrast=contrast,

@@ -25,7 +25,7 @@ import numpy as np
 
 from .compiled import compiled
 from .lead import pair
-from .small import add_product, log_det_and_inverse, multiply, multiply_transposed
+from .small import add, add_product, fill, log_det_and_inverse, multiply, multiply_transposed, trace_of_product
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,7 +72,7 @@ def eliminate(left: Left, entries: Entries, k1: int, order: int, out: Moments) -
     out.log_det[0] += log_det_and_inverse(P)
     _times_gamma(entries, left.zR[0], work)
     multiply(P, work, F)
-    out.M[:] += left.RR[0]
+    add(out.M, left.RR[0], 1.0)
     add_product(left.zR[0], F, -1.0, out.M)
     if order == 0:
         return
@@ -86,7 +86,7 @@ def eliminate(left: Left, entries: Entries, k1: int, order: int, out: Moments) -
 @compiled
 def _times_gamma(entries: Entries, A: Array, product: Array) -> None:
     """Overwrite `product` by G A."""
-    product[:] = 0.0
+    fill(product, 0.0)
     for i in range(len(entries.phi)):
         r, a, b = entries.pairs[i, 0], entries.pairs[i, 1], entries.pairs[i, 2]
         start, n_levels = entries.at[i, 0], entries.at[i, 1]
@@ -104,33 +104,43 @@ def _lead_parameters(left: Left, entries: Entries, P: Array, F: Array, D: Array,
     """Derivatives in the lead's phi; fills D (k1, q, P) with d_a."""
     k1, q, n_R = D.shape
     g, Kg = np.empty((k1, q, n_R)), np.empty((k1, q, n_R))
-    K, KN = np.empty((q, q)), np.empty((k1, q, q))
-    work, product = np.empty((q, q)), np.empty((q, n_R))
-    _times_gamma(entries, P.T.copy(), work)  # K' = G P'
-    K[:] = work.T
+    K, KN, product = np.empty((q, q)), np.empty((k1, q, q)), np.empty((q, n_R))
+    _transposed_K(entries, P, K)
     for a in range(k1):
-        g[a] = left.zR[1 + a]
-        multiply(left.zz[1 + a], F, product)
-        g[a] -= product
+        multiply(left.zz[1 + a], F, g[a])
+        for i in range(q):
+            for j in range(n_R):
+                g[a, i, j] = left.zR[1 + a, i, j] - g[a, i, j]
         multiply_transposed(P, g[a], D[a])
-        multiply(K, g[a], Kg[a])
-        multiply(K, left.zz[1 + a], KN[a])
-        out.l1[a] += np.trace(KN[a])
-        out.M1[a] += left.RR[1 + a]
+        multiply_transposed(K, g[a], Kg[a])
+        multiply_transposed(K, left.zz[1 + a], KN[a])
+        for i in range(q):
+            out.l1[a] += KN[a, i, i]
+        add(out.M1[a], left.RR[1 + a], 1.0)
         add_product(left.zR[1 + a], F, -1.0, out.M1[a])
         add_product(F, g[a], -1.0, out.M1[a])
     for a in range(k1):
         for b in range(a + 1):
             which = 1 + k1 + pair(a, b)
-            out.l2[a, b] += (K * left.zz[which]).sum() - (KN[a] * KN[b].T).sum()
+            out.l2[a, b] += trace_of_product(K, left.zz[which]) - trace_of_product(KN[a], KN[b])
             M = out.M2[a, b]
-            M += left.RR[which]
+            add(M, left.RR[which], 1.0)
             multiply(left.zz[which], F, product)
-            product -= left.zR[which]
+            add(product, left.zR[which], -1.0)
             add_product(F, product, 1.0, M)
             add_product(left.zR[which], F, -1.0, M)
             add_product(g[a], Kg[b], -1.0, M)
             add_product(Kg[b], g[a], -1.0, M)
+
+
+@compiled
+def _transposed_K(entries: Entries, P: Array, K: Array) -> None:
+    """Overwrite K, which is symmetric, by G P'."""
+    transposed = np.empty(P.shape)
+    for i in range(len(P)):
+        for j in range(len(P)):
+            transposed[i, j] = P[j, i]
+    _times_gamma(entries, transposed, K)
 
 
 @compiled
@@ -169,11 +179,12 @@ def _select(entries: Entries, i: int, v: Array, selected: Array) -> None:
     """Overwrite `selected` by E_i v."""
     r, a, b = entries.pairs[i, 0], entries.pairs[i, 1], entries.pairs[i, 2]
     start, n_levels = entries.at[i, 0], entries.at[i, 1]
-    selected[:] = 0.0
+    fill(selected, 0.0)
     for j in range(n_levels):
         at = start + j * r
-        selected[at + a] = v[at + b]
-        selected[at + b] = v[at + a]
+        for c in range(v.shape[1]):
+            selected[at + a, c] = v[at + b, c]
+            selected[at + b, c] = v[at + a, c]
 
 
 @compiled

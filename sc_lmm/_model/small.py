@@ -1,4 +1,8 @@
-"""Products and inverses of matrices of a few dozen rows: below that size, compiled loops beat calls of BLAS."""
+"""Sums, products and inverses of matrices of a few dozen rows: below that size, compiled loops beat calls of BLAS.
+
+Plain loops, also where an array expression would do: those make ten times the machine code, which takes its time to
+compile.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,38 @@ if TYPE_CHECKING:
 
 
 @compiled
+def fill(A: Array, value: float) -> None:
+    """Overwrite a matrix by a constant."""
+    for i in range(A.shape[0]):
+        for j in range(A.shape[1]):
+            A[i, j] = value
+
+
+@compiled
+def add(A: Array, B: Array, sign: float) -> None:
+    """Add sign B to A."""
+    for i in range(A.shape[0]):
+        for j in range(A.shape[1]):
+            A[i, j] += sign * B[i, j]
+
+
+@compiled
+def trace_of_product(A: Array, B: Array) -> float:
+    """tr(A B)."""
+    total = 0.0
+    for i in range(A.shape[0]):
+        for j in range(A.shape[1]):
+            total += A[i, j] * B[j, i]
+    return total
+
+
+@compiled
 def multiply(A: Array, B: Array, out: Array) -> None:
     """Overwrite `out` by A B."""
     for i in range(A.shape[0]):
         row = out[i]
-        row[:] = 0.0
+        for j in range(row.size):
+            row[j] = 0.0
         for k in range(A.shape[1]):
             factor = A[i, k]
             for j in range(row.size):
@@ -29,7 +60,7 @@ def multiply(A: Array, B: Array, out: Array) -> None:
 @compiled
 def multiply_transposed(A: Array, B: Array, out: Array) -> None:
     """Overwrite `out` by A'B."""
-    out[:] = 0.0
+    fill(out, 0.0)
     add_product(A, B, 1.0, out)
 
 
