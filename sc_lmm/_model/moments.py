@@ -17,7 +17,8 @@ from .small import add, fill
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .structure import Shared, Structure
+    from .._statistics import TermStatistics
+    from .structure import GeneRows, Shared, Structure
 
     Array = NDArray[np.float64]
 
@@ -201,3 +202,31 @@ def work_for(structure: Structure) -> Work:
     )
     weights, node_weights = (np.zeros((matrices, len(T) * width)) for T in (shared.T, shared.node_T))
     return Work(weights, node_weights, moments)
+
+
+@compiled
+def _evaluate_rows(phi: Array, shared: Shared, rows: GeneRows, work: Work, out: Moments) -> None:
+    m, k = work.moments, phi.shape[1]
+    for g in range(len(phi)):
+        evaluate(phi[g], shared, Gene(rows.lead[g], rows.z[g], rows.x[g], rows.yy[g]), 2, work)
+        out.log_det[g], out.l1[g], out.M[g], out.M1[g] = m.log_det[0], m.l1, m.M, m.M1
+        for a in range(k):
+            for b in range(a + 1):
+                out.l2[g, a, b] = out.l2[g, b, a] = m.l2[a, b]
+                out.M2[g, a, b] = m.M2[a, b]
+                out.M2[g, b, a] = m.M2[a, b]
+
+
+def moments_at(structure: Structure, stats: TermStatistics, phi: Array) -> Moments:
+    """Moments and derivatives of some genes at their own `phi` (G, k): the fields have a first axis of genes."""
+    (G, k), size = phi.shape, structure.p + 1
+    out = Moments(
+        log_det=np.empty(G),
+        l1=np.empty((G, k)),
+        l2=np.empty((G, k, k)),
+        M=np.empty((G, size, size)),
+        M1=np.empty((G, k, size, size)),
+        M2=np.empty((G, k, k, size, size)),
+    )
+    _evaluate_rows(phi, structure.shared, structure.rows(stats), work_for(structure), out)
+    return out

@@ -168,7 +168,7 @@ def _rest(structure: Structure, N_zz: sparse.csr_array, phi: Array) -> tuple[flo
         of_part = gamma[part, part].toarray()
         inflated = np.eye(stop - start) + of_part @ N_zz[part, part].toarray()
         log_det += float(np.linalg.slogdet(inflated)[1])
-        blocks.append(np.linalg.solve(inflated, of_part))
+        blocks.append(sparse.csr_array(np.linalg.solve(inflated, of_part)))
     return log_det, _light(sparse.csr_array(sparse.block_diag(blocks)))
 
 
