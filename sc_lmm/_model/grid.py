@@ -1,7 +1,10 @@
 """Starts for the minimisation: points of phi that all genes share, and each gene's local minima among them.
 
-Likelihoods of several variances have local optima, and a start at the deepest grid points finds the global one (medium
-grid, 36,000 fits of small designs against 16 starts from a fine grid: two missed, by .025 and .006).
+Likelihoods of several variances have local optima, and Newton's method from the deepest points of a grid finds the global
+one; a point costs a gene less than a thousandth of what a start does. A block of one column has an axis of variances. A
+block of more has Gamma = R diag(d) R' for some rotations R: in standardised columns no direction is special, and the
+ridges of correlations near 1, which are narrow where variances are large, pass near points whose smaller variance is
+about the square of their angle to the ridge.
 """
 
 from __future__ import annotations
@@ -22,73 +25,112 @@ if TYPE_CHECKING:
 
 # Variances times the mean squared length of a column in a level: 0, and this range in even ratios.
 _FIRST, _LAST = 0.1, 6400.0
-_CORRELATIONS = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
-# Values per variance, 0 included: the most for which there are at most so many points.
-_VALUES, _MOST_POINTS = (10, 8, 6, 5, 4, 3), 1500
+# Values per variance, 0 included: the most for which there are no more points than this.
+_VALUES, _MOST_POINTS = (10, 8, 6, 5, 4, 3, 2), 16_000
+# Rotations of two columns, evenly by less than a right angle, beyond which the variances change places; and of more.
+_PLANE_ROTATIONS, _ROTATIONS = 4, 12
 # Starts per gene.
 _MOST_STARTS = 6
 
 
 class Grid(NamedTuple):
-    """A grid of phi: the product of its axes, of which some points may be the same."""
+    """Points of phi, and which are next to each other."""
 
     points: Array  # (K, k)
-    shape: Indices  # (n_axes,)
-    same: Indices  # (K,) the first point that is equal
+    neighbours: Indices  # (K, n) a point itself where it has fewer
 
 
 def grid(blocks: Blocks) -> Grid:
-    """Lay the grid: an axis for each variance, and one for the correlation of a block of two columns."""
-    n_variances = int(blocks.width.sum())
-    n_correlations = int((blocks.width == 2).sum())
-    size = next((v for v in _VALUES if v**n_variances * 5**n_correlations <= _MOST_POINTS), _VALUES[-1])
-    values = np.concatenate([[0.0], np.geomspace(_FIRST, _LAST, size - 1)])
-    axes: list[Array] = []
-    for width in blocks.width:
-        axes += [values] * width + ([_CORRELATIONS] if width == 2 else [])
-    mesh = [part.ravel() for part in np.meshgrid(*axes, indexing="ij")]
-    points = np.concatenate(
-        [_block_points(width, unit, mesh) for width, unit in zip(blocks.width, blocks.unit, strict=True)], axis=1
+    """Lay the grid: every combination of the points of the blocks."""
+    most = (size for size in _VALUES if np.prod([_count(w, size) for w in blocks.width]) <= _MOST_POINTS)
+    size = next(most, _VALUES[-1])
+    parts = [_block_grid(int(width), unit, size) for width, unit in zip(blocks.width, blocks.unit, strict=True)]
+    counts = [len(part.points) for part in parts]
+    index = np.indices(counts).reshape(len(parts), -1)
+    strides = np.append(np.cumprod(counts[:0:-1])[::-1], 1).astype(np.int64)
+    here = np.arange(index.shape[1])[:, None]
+    by_block = list(zip(parts, index, strides, strict=True))
+    return Grid(
+        points=np.concatenate([part.points[i] for part, i, _ in by_block], axis=1),
+        neighbours=np.concatenate(
+            [here + (part.neighbours[i] - i[:, None]) * step for part, i, step in by_block], axis=1
+        ),
     )
-    _, first, which = np.unique(points, axis=0, return_index=True, return_inverse=True)
-    return Grid(points, np.array([axis.size for axis in axes]), first[which.ravel()])
 
 
-def _block_points(width: int, unit: float, mesh: list[Array]) -> Array:
-    """Entries of Gamma of one block at the points of the mesh, whose axes it takes."""
-    d = [unit * mesh.pop(0) for _ in range(width)]
-    correlation = mesh.pop(0) if width == 2 else np.zeros(d[0].size)
-    entries = [d[a] if a == b else correlation * np.sqrt(d[a] * d[b]) for a in range(width) for b in range(a + 1)]
-    return np.stack(entries, axis=1)
+def _count(width: int, size: int) -> float:
+    """Points of a block, of which some are the same."""
+    return float(size) ** width * len(_rotations(width))
+
+
+def _block_grid(width: int, unit: float, size: int) -> Grid:
+    values = np.concatenate([[0.0], np.geomspace(_FIRST, _LAST, size - 1)])
+    rotations = _rotations(width)
+    shape = (*[size] * width, len(rotations))
+    *combination, rotation = np.indices(shape).reshape(width + 1, -1)
+    d, R = values[np.stack(combination, axis=1)], rotations[rotation]
+    gamma = np.einsum("kij,kj,klj->kil", R, d, R)
+    a, b = np.tril_indices(width)
+    _, first, point = np.unique(gamma[:, a, b].round(9), axis=0, return_index=True, return_inverse=True)
+    neighbours = [_shifted(shape, axis, step) for axis in range(width) for step in (-1, 1)]
+    if width == 2:
+        neighbours += [_turned(shape, step) for step in (-1, 1)]
+    return Grid(unit * gamma[first][:, a, b], point.ravel()[np.stack(neighbours, axis=1)][first])
+
+
+def _rotations(width: int) -> Array:
+    """The same ones every time, the identity first, (R, width, width)."""
+    if width == 1:
+        return np.ones((1, 1, 1))
+    if width == 2:
+        angle = np.arange(_PLANE_ROTATIONS) * np.pi / (2 * _PLANE_ROTATIONS)
+        cos, sin = np.cos(angle), np.sin(angle)
+        return np.stack([np.stack([cos, -sin], axis=1), np.stack([sin, cos], axis=1)], axis=1)
+    draws = np.random.default_rng(0).standard_normal((_ROTATIONS - 1, width, width))
+    return np.concatenate([np.eye(width)[None], np.linalg.qr(draws)[0]])
+
+
+def _shifted(shape: tuple[int, ...], axis: int, step: int) -> Indices:
+    """Flat index of what is `step` further along an axis, or the end of it."""
+    index = np.indices(shape)
+    index[axis] = np.clip(index[axis] + step, 0, shape[axis] - 1)
+    return np.ravel_multi_index(tuple(index), shape).ravel()
+
+
+def _turned(shape: tuple[int, ...], step: int) -> Indices:
+    """Flat index of the next rotation, past a right angle the first one with the variances exchanged."""
+    one, other, rotation = np.indices(shape)
+    turned = rotation + step
+    past = (turned < 0) | (turned >= shape[2])
+    index = (np.where(past, other, one), np.where(past, one, other), turned % shape[2])
+    return np.ravel_multi_index(index, shape).ravel()
 
 
 def starts(deviance: Array, grid: Grid) -> Array:
     """The deepest local minima of each gene among the points, (G, n, k); NaN after the last one."""
     found = np.full((len(deviance), _MOST_STARTS, grid.points.shape[1]), np.nan)
-    _local_minima(deviance, grid.points, grid.shape, grid.same, found)
+    _local_minima(deviance, grid.points, grid.neighbours, found)
     return found
 
 
 @compiled
-def _local_minima(deviance: Array, points: Array, shape: Indices, same: Indices, found: Array) -> None:
+def _local_minima(deviance: Array, points: Array, neighbours: Indices, found: Array) -> None:
     K = len(points)
-    lowest = np.empty(K, dtype=np.bool_)
+    chosen = np.empty(K, dtype=np.bool_)
     for g in range(len(deviance)):
         D = deviance[g]
-        lowest[:] = True
-        stride = 1
-        for axis in range(shape.size - 1, -1, -1):
-            for k in range(K):
-                position = k // stride % shape[axis]
-                if (position > 0 and D[k - stride] < D[k]) or (position + 1 < shape[axis] and D[k + stride] < D[k]):
-                    lowest[same[k]] = False
-            stride *= shape[axis]
+        for k in range(K):
+            chosen[k] = not np.isnan(D[k])
+            for n in range(neighbours.shape[1]):
+                if D[neighbours[k, n]] < D[k]:
+                    chosen[k] = False
+                    break
         for s in range(found.shape[1]):
             best = -1
             for k in range(K):
-                if lowest[k] and same[k] == k and not np.isnan(D[k]) and (best < 0 or D[k] < D[best]):
+                if chosen[k] and (best < 0 or D[k] < D[best]):
                     best = k
             if best < 0:
                 break
             found[g, s] = points[best]
-            lowest[best] = False
+            chosen[best] = False

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .compiled import compiled
-from .lead import level_weights, log_determinant, n_matrices
-from .rest import Entries, Left, Moments, eliminate
-from .small import add, fill
+from .compiled import bare, compiled
+from .lead import LeadMemory, eliminate_levels, lead_memory, n_matrices, pair
+from .rest import Entries, Moments, RestMemory, eliminate, rest_memory
+from .small import fill
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,173 +35,153 @@ class Gene(NamedTuple):
 class Work(NamedTuple):
     """Memory that evaluations share."""
 
+    level: LeadMemory
     weights: Array  # (matrices, m r (r + 1) / 2) of the levels
     node_weights: Array  # (matrices, nodes r (r + 1) / 2)
+    weighted: Array  # (matrices, m r) weights times c_j of y
+    xx: Array  # (matrices, p (p + 1) / 2) packed sums over nodes
+    z: Array  # (matrices, Q (Q + 1) / 2 + Q p) packed sums over the nodes of a component
+    zy: Array  # (matrices, Q)
+    rest: RestMemory
     moments: Moments
 
 
-@compiled
+@bare
 def evaluate(phi: Array, shared: Shared, gene: Gene, order: int, work: Work) -> None:
     """Overwrite the moments in `work`, with derivatives if `order` is 2."""
-    at, out, k1 = shared.at, work.moments, len(shared.lead_pairs)
-    lead_phi, entries_phi = phi[:k1], phi[k1:]
-    _start(shared, gene, out)
-    out.log_det[0] = log_determinant(lead_phi, shared.lead_pairs, shared.T, order, out.l1, out.l2)
-    level_weights(lead_phi, shared.lead_pairs, shared.T, order, work.weights)
-    has_nodes = shared.node_T.size != shared.T.size
-    if has_nodes:
-        level_weights(lead_phi, shared.lead_pairs, shared.node_T, order, work.node_weights)
-    shared_weights = work.node_weights if has_nodes else work.weights
-    for c in range(at.levels.size - 1):
-        left = _left(c, shared, gene, n_matrices(k1, order), work.weights, shared_weights)
-        if left.zz.shape[1] == 0:
-            _add_lead(left.RR, k1, order, out)
-        else:
-            eliminate(left, Entries(entries_phi, shared.rest_pairs, shared.rest_at[c]), k1, order, out)
-
-
-@compiled
-def _start(shared: Shared, gene: Gene, out: Moments) -> None:
-    """What varies within the levels of the lead, and zeros."""
-    p, k = gene.x.size, out.l1.size
-    for a in range(k):
+    at, out, k1 = shared.at, work.moments, len(shared.entries.pairs)
+    if shared.has_nodes:
+        eliminate_levels(phi[:k1], shared.entries, shared.node_T, order, work.level, work.node_weights, out.l1, out.l2)
+    for a in range(phi.size):
         out.l1[a] = 0.0
-        fill(out.M1[a], 0.0)
         for b in range(a + 1):
             out.l2[a, b] = 0.0
-            fill(out.M2[a, b], 0.0)
-    for i in range(p):
-        for j in range(p):
-            out.M[i, j] = shared.within_xx[i, j]
-        out.M[i, p] = out.M[p, i] = gene.x[i]
-    out.M[p, p] = gene.yy
+    out.log_det[0] = eliminate_levels(
+        phi[:k1], shared.entries, shared.T, order, work.level, work.weights, out.l1, out.l2
+    )
+    node_weights = work.node_weights if shared.has_nodes else work.weights
+    matrices = n_matrices(k1, order)
+    _weigh(work.weights, shared.T.shape[1], gene.lead, matrices, work.weighted)
+    _without_rest(shared, gene, node_weights, matrices, k1, work)
+    for c in range(at.levels.size - 1):
+        q = at.rest[c + 1] - at.rest[c]
+        if q > 0:
+            _left(c, q, shared, gene, node_weights, matrices, work)
+            eliminate(q, Entries(phi[k1:], shared.rest_pairs, shared.rest_at[c]), k1, order, work.rest, out)
 
 
-@compiled
-def _left(c: int, shared: Shared, gene: Gene, matrices: int, weights: Array, node_weights: Array) -> Left:
-    """What the lead leaves of component `c`."""
-    at, p, r = shared.at, gene.x.size, shared.T.shape[1]
-    q, n_levels = at.rest[c + 1] - at.rest[c], at.levels[c + 1] - at.levels[c]
-    K, width = q + p, r * (r + 1) // 2
-    packed, of_y, yy = np.zeros((matrices, K * (K + 1) // 2)), np.zeros((matrices, K)), np.zeros(matrices)
-    n_weights = (at.nodes[c + 1] - at.nodes[c]) * width
-    outer = shared.outer[at.outer[c] : at.outer[c + 1]].reshape(n_weights, K * (K + 1) // 2)
-    _add_rows(node_weights, at.nodes[c] * width, outer, packed)
-    lead = shared.lead[at.lead[c] : at.lead[c + 1]].reshape(n_levels * r, K)
-    y = gene.lead[at.levels[c] * r : at.levels[c + 1] * r]
-    weighted = np.empty((matrices, y.size))
-    _weigh(weights, at.levels[c] * width, r, y, weighted)
-    _add_rows(weighted, 0, lead, of_y)
-    for d in range(matrices):
-        for j in range(y.size):
-            yy[d] += weighted[d, j] * y[j]
-    left = Left(np.empty((matrices, q, q)), np.empty((matrices, q, p + 1)), np.empty((matrices, p + 1, p + 1)))
-    _unpack(packed, of_y, yy, left)
-    if q > 0:
-        zz = shared.within_zz[at.within[c] : at.within[c + 1]].reshape(q, q)
-        add(left.zz[0], zz, 1.0)
-        for i in range(q):
-            left.zR[0, i, p] += gene.z[at.rest[c] + i]
-            for j in range(p):
-                left.zR[0, i, j] += shared.within_zx[at.rest[c] + i, j]
-    return left
-
-
-@compiled
-def _add_rows(weights: Array, start: int, rows: Array, out: Array) -> None:
-    """Add to each row d of `out` the sum of `rows` with weights[d, start:]; four at a time, so that `out` stays."""
-    n, whole = len(rows), len(rows) // 4 * 4
-    for j in range(0, whole, 4):
-        one, two, three, four = rows[j], rows[j + 1], rows[j + 2], rows[j + 3]
-        for d in range(len(out)):
-            a, b, c, e = (
-                weights[d, start + j],
-                weights[d, start + j + 1],
-                weights[d, start + j + 2],
-                weights[d, start + j + 3],
-            )
-            target = out[d]
-            for i in range(target.size):
-                target[i] += a * one[i] + b * two[i] + c * three[i] + e * four[i]
-    for j in range(whole, n):
-        row = rows[j]
-        for d in range(len(out)):
-            weight, target = weights[d, start + j], out[d]
-            for i in range(target.size):
-                target[i] += weight * row[i]
-
-
-@compiled
-def _weigh(weights: Array, start: int, r: int, y: Array, weighted: Array) -> None:
+@bare
+def _weigh(weights: Array, r: int, y: Array, matrices: int, weighted: Array) -> None:
     """Overwrite `weighted` (matrices, m r) by each level's packed matrix times its part of y."""
-    width = r * (r + 1) // 2
-    for d in range(len(weighted)):
-        if r == 1:
+    if r == 1:
+        for d in range(matrices):
             for j in range(y.size):
-                weighted[d, j] = weights[d, start + j] * y[j]
-            continue
-        for j in range(y.size):
-            weighted[d, j] = 0.0
-        for j in range(y.size // r):
-            at = start + j * width
+                weighted[d, j] = weights[d, j] * y[j]
+        return
+    for d in range(matrices):
+        at = 0
+        for j in range(0, y.size, r):
             for u in range(r):
-                for v in range(u, r):
-                    weighted[d, j * r + u] += weights[d, at] * y[j * r + v]
-                    if u != v:
-                        weighted[d, j * r + v] += weights[d, at] * y[j * r + u]
+                weighted[d, j + u] = 0.0
+            for u in range(r):
+                weighted[d, j + u] += weights[d, at] * y[j + u]
+                at += 1
+                for v in range(u + 1, r):
+                    weighted[d, j + u] += weights[d, at] * y[j + v]
+                    weighted[d, j + v] += weights[d, at] * y[j + u]
                     at += 1
 
 
-@compiled
-def _unpack(packed: Array, of_y: Array, yy: Array, left: Left) -> None:
-    q, K = left.zz.shape[1], of_y.shape[1]
-    for d in range(len(yy)):
-        at = 0
-        for i in range(K):
-            for j in range(i, K):
-                value = packed[d, at]
-                at += 1
-                if j < q:
-                    left.zz[d, i, j] = left.zz[d, j, i] = value
-                elif i < q:
-                    left.zR[d, i, j - q] = value
-                else:
-                    left.RR[d, i - q, j - q] = left.RR[d, j - q, i - q] = value
+@bare
+def _without_rest(shared: Shared, gene: Gene, node_weights: Array, matrices: int, k1: int, work: Work) -> None:
+    """Overwrite M and its derivatives by what the lead leaves of X and y."""
+    out, p = work.moments, gene.x.size
+    add_rows(node_weights, 0, shared.outer_xx, matrices, work.xx)
+    _overwrite(0, work.xx, shared.lead_x, work.weighted, gene.lead, out.M)
+    for i in range(p):
+        for j in range(p):
+            out.M[i, j] += shared.within_xx[i, j]
+        out.M[i, p] += gene.x[i]
+        out.M[p, i] += gene.x[i]
+    out.M[p, p] += gene.yy
+    if matrices == 1:
+        return
+    for a in range(out.l1.size):
+        if a < k1:
+            _overwrite(1 + a, work.xx, shared.lead_x, work.weighted, gene.lead, out.M1[a])
+        else:
+            fill(out.M1[a], 0.0)
+        for b in range(a + 1):
+            if a < k1:
+                _overwrite(1 + k1 + pair(a, b), work.xx, shared.lead_x, work.weighted, gene.lead, out.M2[a, b])
+            else:
+                fill(out.M2[a, b], 0.0)
+
+
+@bare
+def _overwrite(d: int, packed: Array, lead_x: Array, weighted: Array, y: Array, M: Array) -> None:
+    """Overwrite M by matrix `d` of X and y."""
+    p, at, of_y = lead_x.shape[1], 0, M[lead_x.shape[1]]
+    for i in range(p):
+        for j in range(i, p):
+            M[i, j] = M[j, i] = packed[d, at]
+            at += 1
+    for i in range(p + 1):
+        of_y[i] = 0.0
+    for j in range(y.size):
+        weight = weighted[d, j]
+        of_y[p] += weight * y[j]
+        for i in range(p):
+            of_y[i] += weight * lead_x[j, i]
+    for i in range(p):
+        M[i, p] = of_y[i]
+
+
+@bare
+def _left(c: int, q: int, shared: Shared, gene: Gene, node_weights: Array, matrices: int, work: Work) -> None:
+    """Overwrite what the lead leaves of the rest of component `c`."""
+    at, p, r, rest = shared.at, gene.x.size, shared.T.shape[1], work.rest
+    n, width = (at.levels[c + 1] - at.levels[c]) * r, q * (q + 1) // 2 + q * p
+    outer = shared.outer_z[at.outer[c] : at.outer[c + 1]].reshape((at.outer[c + 1] - at.outer[c]) // width, width)
+    if shared.z_has_nodes:
+        add_rows(node_weights, 0, outer, matrices, work.z)
+    else:
+        add_rows(work.weights, at.levels[c] * r * (r + 1) // 2, outer, matrices, work.z)
+    lead = shared.lead_z[at.lead[c] : at.lead[c + 1]].reshape(n, q)
+    add_rows(work.weighted, at.levels[c] * r, lead, matrices, work.zy)
+    within = shared.within_zz[at.within[c] : at.within[c + 1]].reshape(q, q)
+    for d in range(matrices):
+        place = 0
         for i in range(q):
-            left.zR[d, i, K - q] = of_y[d, i]
-        for i in range(q, K):
-            left.RR[d, i - q, K - q] = left.RR[d, K - q, i - q] = of_y[d, i]
-        left.RR[d, K - q, K - q] = yy[d]
+            for j in range(i, q):
+                rest.zz[d, i, j] = rest.zz[d, j, i] = work.z[d, place] + (within[i, j] if d == 0 else 0.0)
+                place += 1
+            for j in range(p):
+                rest.zR[d, i, j] = work.z[d, place] + (shared.within_zx[at.rest[c] + i, j] if d == 0 else 0.0)
+                place += 1
+            rest.zR[d, i, p] = work.zy[d, i] + (gene.z[at.rest[c] + i] if d == 0 else 0.0)
 
 
-@compiled
-def _add_lead(RR: Array, k1: int, order: int, out: Moments) -> None:
-    """Without a rest, what the lead leaves is M."""
-    add(out.M, RR[0], 1.0)
-    if order > 0:
-        which = 1 + k1
-        for a in range(k1):
-            add(out.M1[a], RR[1 + a], 1.0)
-            for b in range(a + 1):
-                add(out.M2[a, b], RR[which], 1.0)
-                which += 1
-
-
-def work_for(structure: Structure) -> Work:
-    """Memory for evaluations of one structure."""
-    shared, k, size = structure.shared, structure.n_parameters, structure.p + 1
-    r, k1 = shared.T.shape[1], len(shared.lead_pairs)
-    width, matrices = r * (r + 1) // 2, 1 + k1 + k1 * (k1 + 1) // 2
-    moments = Moments(
-        log_det=np.zeros(1),
-        l1=np.zeros(k),
-        l2=np.zeros((k, k)),
-        M=np.zeros((size, size)),
-        M1=np.zeros((k, size, size)),
-        M2=np.zeros((k, k, size, size)),
-    )
-    weights, node_weights = (np.zeros((matrices, len(T) * width)) for T in (shared.T, shared.node_T))
-    return Work(weights, node_weights, moments)
+@bare
+def add_rows(weights: Array, start: int, rows: Array, matrices: int, out: Array) -> None:
+    """Overwrite row d of `out` by the sum of `rows` with weights[d, start:]; four at a time, so that it stays in cache."""
+    whole, width = len(rows) // 4 * 4, rows.shape[1]
+    for d in range(matrices):
+        for i in range(width):
+            out[d, i] = 0.0
+    for j in range(0, whole, 4):
+        one, two, three, four = rows[j], rows[j + 1], rows[j + 2], rows[j + 3]
+        for d in range(matrices):
+            target, at = out[d], start + j
+            a, b, c, e = weights[d, at], weights[d, at + 1], weights[d, at + 2], weights[d, at + 3]
+            for i in range(width):
+                target[i] += a * one[i] + b * two[i] + c * three[i] + e * four[i]
+    for j in range(whole, len(rows)):
+        row = rows[j]
+        for d in range(matrices):
+            target, weight = out[d], weights[d, start + j]
+            for i in range(width):
+                target[i] += weight * row[i]
 
 
 @compiled
@@ -215,6 +195,31 @@ def _evaluate_rows(phi: Array, shared: Shared, rows: GeneRows, work: Work, out: 
                 out.l2[g, a, b] = out.l2[g, b, a] = m.l2[a, b]
                 out.M2[g, a, b] = m.M2[a, b]
                 out.M2[g, b, a] = m.M2[a, b]
+
+
+def work_for(structure: Structure) -> Work:
+    """Memory for evaluations of one structure."""
+    shared, k, p = structure.shared, structure.n_parameters, structure.p
+    r, k1, Q = structure.r, len(shared.entries.pairs), int(np.diff(shared.at.rest).max())
+    width, matrices, size = r * (r + 1) // 2, 1 + k1 + k1 * (k1 + 1) // 2, p + 1
+    return Work(
+        level=lead_memory(r),
+        weights=np.zeros((matrices, len(shared.T) * width)),
+        node_weights=np.zeros((matrices, len(shared.node_T) * width)),
+        weighted=np.zeros((matrices, len(shared.T) * r)),
+        xx=np.zeros((matrices, p * (p + 1) // 2)),
+        z=np.zeros((matrices, Q * (Q + 1) // 2 + Q * p)),
+        zy=np.zeros((matrices, Q)),
+        rest=rest_memory(Q, k1, size),
+        moments=Moments(
+            log_det=np.zeros(1),
+            l1=np.zeros(k),
+            l2=np.zeros((k, k)),
+            M=np.zeros((size, size)),
+            M1=np.zeros((k, size, size)),
+            M2=np.zeros((k, k, size, size)),
+        ),
+    )
 
 
 def moments_at(structure: Structure, stats: TermStatistics, phi: Array) -> Moments:

@@ -1,9 +1,8 @@
 """The phi at which one gene's deviance is smallest: Newton's method on a box, from each start, and the deepest wins.
 
-A step minimises the quadratic model over the box t >= 0: variables that would leave it are held at the bound and the
-others solved for again. (To project the unconstrained step instead jams: a clipped variable drags the others along the
-bound.) The exact Hessian is used where it is positive definite, which makes convergence quadratic, and the expected one
-elsewhere. When the model promises less than `_PROMISE` the step is taken on trust; what is left is of its square.
+The exact Hessian costs nothing beside the expected one and makes convergence quadratic. When the quadratic model promises
+less than `_PROMISE` its step is taken on trust, by an evaluation without derivatives; what is left is of its square.
+Every gene is minimised by itself, in the same order of operations wherever it stands.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .compiled import compiled
+from .box import Box, box_memory, box_step
+from .compiled import bare, compiled
 from .moments import Gene, Work, evaluate, work_for
-from .parameters import Blocks, Local, bounds, from_phi, orient, pull_back, to_phi
-from .profiled import Profiled, profile_moments, profiled_for
-from .small import cholesky, solve
+from .parameters import Blocks, Local, bounds, from_phi, local_memory, orient, pull_back, to_phi
+from .profiled import Profiled, invert, profile_moments, profiled_for
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,10 +32,9 @@ _MAX_STEPS = 100
 _PROMISE = 1e-7
 # Rounding of the deviance: a step that raises it by less may be taken.
 _ROUNDING = 1e-9
-_LONGEST_STEP, _SHORTER, _SHORTEST = 3.0, 0.35, 1e-8
+_SHORTER, _SHORTEST = 0.35, 1e-8
 # Largest t: beyond only data without noise live.
 LAST_T = 21.0
-_RIDGE = 1e-6
 
 
 class Model(NamedTuple):
@@ -54,6 +52,7 @@ class Memory(NamedTuple):
     work: Work
     profiled: Profiled
     local: Local
+    box: Box
 
 
 class Found(NamedTuple):
@@ -68,10 +67,16 @@ class Found(NamedTuple):
     evaluations: Indices  # (G,)
 
 
+def memory_for(structure: Structure) -> Memory:
+    """Memory for the evaluations of one structure."""
+    k, width = structure.n_parameters, max(grouping.r for grouping in structure.groupings)
+    return Memory(work_for(structure), profiled_for(structure), local_memory(k, width), box_memory(k))
+
+
 @compiled
 def minimise_rows(model: Model, rows: GeneRows, starts: Array, memory: Memory, found: Found) -> None:
     """Minimise for every gene from its `starts` (G, n, k) in phi; NaN after the last one."""
-    phi = np.empty(found.phi.shape[1])
+    phi, profiled = np.empty(found.phi.shape[1]), memory.profiled
     for g in range(len(rows.yy)):
         gene = Gene(rows.lead[g], rows.z[g], rows.x[g], rows.yy[g])
         found.value[g] = np.inf
@@ -81,33 +86,22 @@ def minimise_rows(model: Model, rows: GeneRows, starts: Array, memory: Memory, f
             phi[:] = starts[g, s]
             outcome, evaluations = _minimise(model, gene, phi, memory)
             found.evaluations[g] += evaluations
-            if memory.profiled.value[0] < found.value[g]:
-                found.outcome[g] = outcome
-                found.phi[g] = phi
-                _keep(memory.profiled, found.value[g : g + 1], found.rss[g : g + 1], found.beta[g], found.unscaled[g])
-
-
-@compiled
-def _keep(profiled: Profiled, value: Array, rss: Array, beta: Array, unscaled: Array) -> None:
-    value[0], rss[0] = profiled.value[0], profiled.rss[0]
-    beta[:] = profiled.beta
-    for i in range(beta.size):
-        unscaled[i] = 0.0
-        unscaled[i, i] = 1.0
-        solve(profiled.factor, unscaled[i])
+            if profiled.value[0] < found.value[g]:
+                found.value[g], found.rss[g], found.outcome[g] = profiled.value[0], profiled.rss[0], outcome
+                found.phi[g], found.beta[g] = phi, profiled.beta
+                invert(profiled.factor, found.unscaled[g])
 
 
 @compiled
 def _minimise(model: Model, gene: Gene, phi: Array, memory: Memory) -> tuple[int, int]:
     """Go from `phi` to the minimum, whose moments are left in memory; how it ended, and the number of evaluations."""
-    blocks, profiled, k = model.blocks, memory.profiled, phi.size
-    x, order, trial = np.empty(k), np.empty(blocks.width.sum(), np.int64), np.empty(k)
-    step, lower, upper = np.zeros(k), np.empty(k), np.empty(k)
+    blocks, profiled, local, box = model.blocks, memory.profiled, memory.local, memory.box
+    x, order, trial = np.empty(phi.size), np.empty(blocks.width.sum(), np.int64), np.empty(phi.size)
     from_phi(phi, blocks, x, order)
     value, scale, last, outcome, evaluations = np.inf, 0.0, False, NOT_CONVERGED, 0
     while True:
-        for i in range(k):
-            trial[i] = x[i] + scale * step[i]
+        for i in range(phi.size):
+            trial[i] = x[i] + scale * box.step[i] if scale > 0 else x[i]
         to_phi(trial, order, blocks, phi)
         derivatives = 0 if last else 2
         evaluate(phi, model.shared, gene, derivatives, memory.work)
@@ -120,9 +114,9 @@ def _minimise(model: Model, gene: Gene, phi: Array, memory: Memory) -> tuple[int
             x[:] = trial
             value, scale = profiled.value[0], 1.0
             orient(x, order, blocks, profiled.gradient)
-            pull_back(x, order, blocks, profiled.gradient, profiled.hessian, profiled.expected, memory.local)
-            bounds(x, blocks, LAST_T, lower, upper)
-            if box_step(x, lower, upper, memory.local, step) <= _PROMISE:
+            pull_back(x, order, blocks, profiled.gradient, profiled.hessian, profiled.expected, local)
+            bounds(x, blocks, LAST_T, box.lower, box.upper)
+            if box_step(x, local.gradient, local.hessian, local.expected, box) <= _PROMISE:
                 last, outcome = True, INSIDE
         else:  # a step too far; when there is nothing to gain even from short ones, or by the last one, back to x
             scale *= _SHORTER
@@ -132,78 +126,14 @@ def _minimise(model: Model, gene: Gene, phi: Array, memory: Memory) -> tuple[int
             last, scale, outcome = True, 0.0, NOT_CONVERGED
 
 
-@compiled
+@bare
 def _ending(x: Array, blocks: Blocks) -> int:
-    smallest, largest = np.inf, 0.0
+    outcome = INSIDE
     for b in range(blocks.width.size):
-        t = x[blocks.parameter[b] : blocks.parameter[b] + blocks.width[b]]
-        smallest, largest = min(smallest, t.min()), max(largest, t.max())
-    if largest >= LAST_T:
-        return ENDLESS
-    return AT_BOUNDARY if smallest == 0 else INSIDE
-
-
-@compiled
-def box_step(x: Array, lower: Array, upper: Array, local: Local, step: Array) -> float:
-    """Overwrite `step` by the minimiser of the quadratic model over the box; what the model promises to gain."""
-    k, g = x.size, local.gradient
-    free = np.empty(k, dtype=np.bool_)
-    for i in range(k):
-        free[i] = not ((x[i] <= lower[i] and g[i] >= 0) or (x[i] >= upper[i] and g[i] <= 0))
-    step[:] = 0.0
-    A = local.hessian.copy()
-    if not _solve_free(A, g, free, step):
-        A[:] = local.expected
-        for i in range(k):
-            A[i, i] = A[i, i] * (1 + _RIDGE) + _RIDGE
-        _solve_free(A, g, free, step)
-    for _ in range(k):
-        outside = False
-        for i in range(k):
-            if free[i] and not lower[i] <= x[i] + step[i] <= upper[i]:
-                step[i] = (lower[i] if x[i] + step[i] < lower[i] else upper[i]) - x[i]
-                free[i] = False
-                outside = True
-        if not outside:
-            break
-        _solve_free(A, g, free, step)
-    longest = np.abs(step).max()
-    if longest > _LONGEST_STEP:
-        step *= _LONGEST_STEP / longest
-    return -((g * step).sum() + _quadratic(A, step) / 2)
-
-
-@compiled
-def _quadratic(A: Array, step: Array) -> float:
-    total = 0.0
-    for i in range(step.size):
-        total += step[i] * (A[i] * step).sum()
-    return total
-
-
-@compiled
-def _solve_free(A: Array, g: Array, free: NDArray[np.bool_], step: Array) -> bool:
-    """Overwrite the free entries of `step` by those that minimise g's + s'As/2 given the others; whether there are any."""
-    where = np.flatnonzero(free)
-    n = where.size
-    reduced, right = np.empty((n, n)), np.empty(n)
-    for i in range(n):
-        right[i] = -g[where[i]]
-        for j in range(step.size):
-            if not free[j]:
-                right[i] -= A[where[i], j] * step[j]
-        for j in range(n):
-            reduced[i, j] = A[where[i], where[j]]
-    if not cholesky(reduced):
-        return False
-    solve(reduced, right)
-    for i in range(n):
-        step[where[i]] = right[i]
-    return True
-
-
-def memory_for(structure: Structure) -> Memory:
-    """Memory for the evaluations of one structure."""
-    k = structure.n_parameters
-    local = Local(np.zeros(k), np.zeros((k, k)), np.zeros((k, k)), np.zeros((k, k)))
-    return Memory(work_for(structure), profiled_for(structure), local)
+        for k in range(blocks.width[b]):
+            t = x[blocks.parameter[b] + k]
+            if t >= LAST_T:
+                return ENDLESS
+            if t == 0:
+                outcome = AT_BOUNDARY
+    return outcome

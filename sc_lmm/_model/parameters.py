@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .compiled import compiled
+from .compiled import bare, compiled
 from .lead import pair
+from .small import fill
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,10 +55,11 @@ def blocks_of(structure: Structure) -> Blocks:
     return Blocks(width, np.cumsum(size) - size, np.cumsum(width) - width, np.array(units))
 
 
-@compiled
+@bare
 def to_phi(x: Array, order: Indices, blocks: Blocks, phi: Array) -> None:
     """Overwrite `phi` by the entries of Gamma at `x`, with the columns of each block in `order`."""
-    phi[:] = 0.0
+    for a in range(phi.size):
+        phi[a] = 0.0
     for b in range(blocks.width.size):
         r, first, position = blocks.width[b], blocks.parameter[b], order[blocks.column[b] :]
         for k in range(r):
@@ -67,12 +69,12 @@ def to_phi(x: Array, order: Indices, blocks: Blocks, phi: Array) -> None:
                     phi[first + pair(position[i], position[j])] += d * _u(x, first, r, i, k) * _u(x, first, r, j, k)
 
 
-@compiled
+@bare
 def _u(x: Array, first: int, r: int, i: int, k: int) -> float:
     return 1.0 if i == k else x[_place(first, r, i, k)]
 
 
-@compiled
+@bare
 def _place(first: int, r: int, i: int, k: int) -> int:
     """Where u_ik, i > k, is in x."""
     return first + r + i * (i - 1) // 2 + k
@@ -90,11 +92,11 @@ def from_phi(phi: Array, blocks: Blocks, x: Array, order: Indices) -> None:
         factorise(A, order[blocks.column[b] : blocks.column[b] + r], x, first, blocks.unit[b])
 
 
-@compiled
+@bare
 def bounds(x: Array, blocks: Blocks, last_t: float, lower: Array, upper: Array) -> None:
     """Overwrite the box: t >= 0, and u where it is if it has no effect."""
-    lower[:] = -np.inf
-    upper[:] = np.inf
+    for i in range(x.size):
+        lower[i], upper[i] = -np.inf, np.inf
     for b in range(blocks.width.size):
         r, first = blocks.width[b], blocks.parameter[b]
         for k in range(r):
@@ -112,9 +114,18 @@ class Local(NamedTuple):
     hessian: Array  # (k, k)
     expected: Array  # (k, k)
     jacobian: Array  # (k, k) of phi in x
+    slope: Array  # (R, R) derivative in Gamma of one block, of up to R columns
+    slope_u: Array  # (R,) the same times a column of U
 
 
-@compiled
+def local_memory(k: int, width: int) -> Local:
+    """Memory for `k` parameters in blocks of up to `width` columns."""
+    square = (np.zeros((k, k)) for _ in range(3))
+    hessian, expected, jacobian = square
+    return Local(np.zeros(k), hessian, expected, jacobian, np.zeros((width, width)), np.zeros(width))
+
+
+@bare
 def pull_back(
     x: Array,
     order: Indices,
@@ -126,12 +137,14 @@ def pull_back(
 ) -> None:
     """Derivatives in x from those in phi."""
     k, J = x.size, local.jacobian
-    J[:] = 0.0
-    local.hessian[:] = 0.0
+    fill(J, 0.0)
+    fill(local.hessian, 0.0)
     for b in range(blocks.width.size):
-        _add_block(x, order[blocks.column[b] :], blocks, b, gradient, J, local.hessian)
+        _add_block(x, order[blocks.column[b] :], blocks, b, gradient, local)
     for i in range(k):
-        local.gradient[i] = (J[:, i] * gradient).sum()
+        local.gradient[i] = 0.0
+        for a in range(k):
+            local.gradient[i] += J[a, i] * gradient[a]
         for j in range(i + 1):
             exact, mean = local.hessian[i, j], 0.0
             for a in range(k):
@@ -143,17 +156,15 @@ def pull_back(
             local.expected[i, j] = local.expected[j, i] = mean
 
 
-@compiled
-def _add_block(
-    x: Array, position: Indices, blocks: Blocks, b: int, gradient: Array, J: Array, curvature: Array
-) -> None:
+@bare
+def _add_block(x: Array, position: Indices, blocks: Blocks, b: int, gradient: Array, local: Local) -> None:
     """The Jacobian of block `b`, and the part of the Hessian, lower triangle, that the curvature of phi adds."""
-    r, first = blocks.width[b], blocks.parameter[b]
-    G, Gu = np.empty((r, r)), np.empty(r)
-    _gradient_matrix(gradient, first, position, G)
+    r, first, J, curvature = blocks.width[b], blocks.parameter[b], local.jacobian, local.hessian
+    G, Gu = local.slope, local.slope_u
+    _gradient_matrix(gradient, first, position, r, G)
     for k in range(r):
         slope = blocks.unit[b] * np.exp(x[first + k])  # the first and second derivative of d in t
-        d = slope - blocks.unit[b]
+        d = blocks.unit[b] * np.expm1(x[first + k])
         for i in range(r):
             Gu[i] = 0.0
             for j in range(k, r):
@@ -173,11 +184,11 @@ def _add_block(
                 curvature[at, _place(first, r, j, k)] += 2 * d * G[i, j]
 
 
-@compiled
-def _gradient_matrix(gradient: Array, first: int, position: Indices, G: Array) -> None:
+@bare
+def _gradient_matrix(gradient: Array, first: int, position: Indices, r: int, G: Array) -> None:
     """Overwrite G by the derivative in the symmetric Gamma, in the order of `position`."""
-    for i in range(len(G)):
-        for j in range(len(G)):
+    for i in range(r):
+        for j in range(r):
             slope = gradient[first + pair(position[i], position[j])]
             G[i, j] = slope if i == j else slope / 2
 
@@ -194,7 +205,7 @@ def orient(x: Array, order: Indices, blocks: Blocks, gradient: Array) -> None:
             _turn(x, position, blocks.parameter[b], gradient)
 
 
-@compiled
+@bare
 def _has_small_pivot(x: Array, first: int, r: int) -> bool:
     for k in range(r):
         for i in range(k + 1, r):
@@ -243,7 +254,7 @@ def factorise(A: Array, position: Indices, x: Array, first: int, unit: float) ->
                     A[position[i], position[j]] -= x[_place(first, r, i, k)] * pivot * x[_place(first, r, j, k)]
 
 
-@compiled
+@bare
 def _swap(x: Array, position: Indices, first: int, k: int, i: int) -> None:
     """Exchange two columns that are not factorised yet."""
     if i == k:
@@ -265,7 +276,7 @@ def _turn(x: Array, position: Indices, first: int, gradient: Array) -> None:
     if r - rank < 2:
         return
     G = np.empty((r, r))
-    _gradient_matrix(gradient, first, position, G)
+    _gradient_matrix(gradient, first, position, r, G)
     values, vectors = np.linalg.eigh(G[rank:, rank:].copy())
     if values[0] >= 0:
         return

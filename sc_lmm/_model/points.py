@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
-from scipy import linalg, sparse
+from scipy import sparse
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,24 +37,18 @@ class AtPoints(NamedTuple):
     coef: Array  # (K, df, G) L beta in the user's columns
 
 
-class _RestPoint(NamedTuple):
-    """One point."""
-
-    which: int
-    K: Matrix  # (q2, q2)
-    whiten: Array  # (p, q2 + p) takes N_y to white
-    white_L: Array  # (p, df)
-    log_det_V: float
-    log_det_S: float
-
-
 class _LeadPoint(NamedTuple):
-    """All points of one value of the lead's phi."""
+    """The n points of one value of the lead's phi."""
 
+    which: NDArray[np.int64]  # (n,)
     to_z: Matrix  # (q2, m r) (H C_z)'
     to_x: Array  # (p, m r) (H C_x)'
     weights: Array  # (m r (r + 1) / 2,) of the products of c_y
-    points: tuple[_RestPoint, ...]
+    K: Matrix  # (n q2, q2)
+    whiten: Array  # (n p, q2 + p) takes N_y to white
+    white_L: Array  # (n, p, df)
+    log_det_V: Array  # (n,)
+    log_det_S: Array  # (n,)
 
 
 @dataclass(frozen=True)
@@ -70,18 +64,18 @@ class PointTable:
 
     def genes(self, stats: TermStatistics) -> AtPoints:
         """Evaluate some genes."""
-        rows = self.structure.rows(stats)
+        rows, G = self.structure.rows(stats), stats.n_genes
         columns = np.ascontiguousarray(rows.lead.T)
         quadratic = np.stack([lead.weights for lead in self.lead_points]) @ _squares(columns, self.structure.r)
         K, df, _ = self.unscaled.shape
-        found = AtPoints(np.empty((stats.n_genes, K)), np.empty((K, df, stats.n_genes)))
-        for i, lead in enumerate(self.lead_points):
-            zy, yy = rows.z.T + lead.to_z @ columns, rows.yy + quadratic[i]
-            of_genes = np.concatenate([zy, rows.x.T + lead.to_x @ columns])
-            for point in lead.points:
-                white = point.whiten @ of_genes
-                found.rss[:, point.which] = yy - (zy * (point.K @ zy)).sum(axis=0) - (white**2).sum(axis=0)
-                found.coef[point.which] = point.white_L.T @ white
+        found = AtPoints(np.empty((G, K)), np.empty((K, df, G)))
+        for lead, of_lead in zip(self.lead_points, quadratic, strict=True):
+            n, p, q2 = lead.which.size, self.structure.p, len(rows.z.T)
+            zy, xy = rows.z.T + lead.to_z @ columns, rows.x.T + lead.to_x @ columns
+            white = (lead.whiten @ np.concatenate([zy, xy])).reshape(n, p, G)
+            explained = (white**2).sum(axis=1) + ((lead.K @ zy).reshape(n, q2, G) * zy).sum(axis=1)
+            found.rss[:, lead.which] = (rows.yy + of_lead - explained).T
+            found.coef[lead.which] = np.swapaxes(lead.white_L, 1, 2) @ white
         if stats.ones is not None:
             found.coef[:] += np.outer(self.contrast @ stats.ones, stats.shift)
         np.maximum(found.rss, 0.0, out=found.rss)
@@ -111,26 +105,28 @@ def point_table(structure: Structure, points: Array, contrast: Array | None = No
     contrast = np.empty((0, structure.p)) if contrast is None else contrast
     k1 = len(structure.groupings[0].pairs)
     values, which = np.unique(points[:, :k1], axis=0, return_inverse=True)
-    members = [np.flatnonzero(which.ravel() == i) for i in range(len(values))]
+    order = np.argsort(which.ravel(), kind="stable")
+    members = np.split(order, np.cumsum(np.bincount(which.ravel()))[:-1])
     leads = tuple(
         _lead_point(structure, phi, index, points[index, k1:], contrast)
         for phi, index in zip(values, members, strict=True)
     )
-    by_index = sorted((point for lead in leads for point in lead.points), key=lambda point: point.which)
+    back = np.argsort(order)
+    white_L = np.concatenate([lead.white_L for lead in leads])[back]
     return PointTable(
         structure=structure,
         contrast=contrast,
         lead_points=leads,
-        log_det_V=np.array([point.log_det_V for point in by_index]),
-        log_det_S=np.array([point.log_det_S for point in by_index]),
-        unscaled=np.stack([point.white_L.T @ point.white_L for point in by_index]),
+        log_det_V=np.concatenate([lead.log_det_V for lead in leads])[back],
+        log_det_S=np.concatenate([lead.log_det_S for lead in leads])[back],
+        unscaled=np.swapaxes(white_L, 1, 2) @ white_L,
     )
 
 
 def _lead_point(
     structure: Structure, phi: Array, index: NDArray[np.int64], rest_phi: Array, contrast: Array
 ) -> _LeadPoint:
-    r, T = structure.r, structure.shared.T
+    r, T, shared, n = structure.r, structure.shared.T, structure.shared, index.size
     gamma = np.zeros((r, r))
     for (a, b), value in zip(structure.groupings[0].pairs, phi, strict=True):
         gamma[a, b] = gamma[b, a] = value
@@ -138,38 +134,41 @@ def _lead_point(
     H, m = np.linalg.inv(inflated), len(T)
     blocks = sparse.csr_array(sparse.bsr_array((H, np.arange(m), np.arange(m + 1))))
     Hz, Hx = sparse.csr_array(blocks @ structure.lead_z), blocks @ structure.lead_x
-    N_zz = sparse.csr_array(structure.within_zz + structure.lead_z.T @ Hz)
-    N_zx = structure.shared.within_zx + structure.lead_z.T @ Hx
-    N_xx = structure.shared.within_xx + structure.lead_x.T @ Hx
-    log_det = float(np.linalg.slogdet(inflated)[1].sum())
-    points = []
-    for i, of_point in zip(index, rest_phi, strict=True):
-        log_det_rest, K = _rest(structure, N_zz, of_point)
-        F_x = K @ N_zx
-        L = linalg.cholesky(N_xx - N_zx.T @ F_x, lower=True)
-        whiten = linalg.solve_triangular(L, np.concatenate([-F_x.T, np.eye(len(L))], axis=1), lower=True)
-        log_det_S = 2 * float(np.log(np.diag(L)).sum()) + structure.log_det_basis
-        white_L = linalg.solve_triangular(L, contrast.T, lower=True)
-        points.append(_RestPoint(int(i), K, whiten, white_L, log_det + log_det_rest, log_det_S))
+    log_det_rest, K = _rest(structure, sparse.csr_array(structure.within_zz + structure.lead_z.T @ Hz), rest_phi)
+    N_zx = shared.within_zx + structure.lead_z.T @ Hx
+    F_x = (K @ N_zx).reshape(n, *N_zx.shape)
+    S = shared.within_xx + structure.lead_x.T @ Hx - N_zx.T @ F_x
+    inverse = np.linalg.inv(np.linalg.cholesky(S))  # triangular, of a few columns on which numerics are safe
+    identity = np.broadcast_to(np.eye(structure.p), S.shape)
+    whiten = inverse @ np.concatenate([-np.swapaxes(F_x, 1, 2), identity], axis=2)
     u, v = np.triu_indices(r)
-    weights = H[:, u, v] * np.where(u == v, 1.0, 2.0)
-    return _LeadPoint(_light(sparse.csr_array(Hz.T)), Hx.T, weights.ravel(), tuple(points))
+    return _LeadPoint(
+        which=index,
+        to_z=_light(sparse.csr_array(Hz.T)),
+        to_x=Hx.T,
+        weights=(H[:, u, v] * np.where(u == v, 1.0, 2.0)).ravel(),
+        K=K,
+        whiten=whiten.reshape(n * structure.p, -1),
+        white_L=inverse @ contrast.T,
+        log_det_V=float(np.linalg.slogdet(inflated)[1].sum()) + log_det_rest,
+        log_det_S=structure.log_det_basis - 2 * np.log(np.diagonal(inverse, axis1=1, axis2=2)).sum(axis=1),
+    )
 
 
-def _rest(structure: Structure, N_zz: sparse.csr_array, phi: Array) -> tuple[float, Matrix]:
-    """log|I + G N_zz| and K = (I + G N_zz)^-1 G, block diagonal by component."""
-    begin = structure.shared.at.rest
-    if begin[-1] == 0:
-        return 0.0, np.zeros((0, 0))
-    gamma = structure.rest_gamma(phi)
-    log_det, blocks = 0.0, []
-    for start, stop in zip(begin[:-1], begin[1:], strict=True):
-        part = slice(start, stop)
-        of_part = gamma[part, part].toarray()
-        inflated = np.eye(stop - start) + of_part @ N_zz[part, part].toarray()
-        log_det += float(np.linalg.slogdet(inflated)[1])
-        blocks.append(sparse.csr_array(np.linalg.solve(inflated, of_part)))
-    return log_det, _light(sparse.csr_array(sparse.block_diag(blocks)))
+def _rest(structure: Structure, N_zz: sparse.csr_array, phi: Array) -> tuple[Array, Matrix]:
+    """log|I + G N_zz| (n,), and K = (I + G N_zz)^-1 G (n q2, q2), block diagonal by component, at `phi` (n, k2)."""
+    begin, n, q2 = structure.shared.at.rest, len(phi), structure.rest_columns.size
+    log_det, entries = np.zeros(n), []
+    for c, (start, stop) in enumerate(zip(begin[:-1], begin[1:], strict=True)):
+        gamma = structure.rest_gamma(c, phi)
+        inflated = np.eye(stop - start) + gamma @ N_zz[start:stop, start:stop].toarray()
+        log_det += np.linalg.slogdet(inflated)[1]
+        K = np.linalg.solve(inflated, gamma)
+        rows = np.arange(n)[:, None, None] * q2 + np.arange(start, stop)[:, None]
+        columns = np.broadcast_to(np.arange(start, stop), K.shape)
+        entries.append((K.ravel(), np.broadcast_to(rows, K.shape).ravel(), columns.ravel()))
+    values, rows, columns = (np.concatenate(part) for part in zip(*entries, strict=True))
+    return log_det, _light(sparse.csr_array((values, (rows, columns)), shape=(n * q2, q2)))
 
 
 def _light(matrix: sparse.csr_array) -> Matrix:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .compiled import compiled
-from .small import cholesky, solve
+from .compiled import bare
+from .small import cholesky, multiply, solve, trace_of_product
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,18 +38,27 @@ class Profiled(NamedTuple):
     gradient: Array  # (k,)
     hessian: Array  # (k, k)
     expected: Array  # (k, k)
+    inverse: Array  # (p, p) S^-1
+    w: Array  # (p + 1,)
+    h: Array  # (k, p)
+    solved: Array  # (k, p) S^-1 h
+    scaled: Array  # (k, p, p) M_a S^-1, for REML
+    log_slope: Array  # (k,)
+    rss_slope: Array  # (k,)
 
 
-@compiled
+@bare
 def profile_moments(m: Moments, dof: float, reml: bool, order: int, out: Profiled) -> None:  # noqa: FBT001
-    """Overwrite `out`; infinite or NaN where S is not positive definite."""
+    """Overwrite `out`; NaN where S is not positive definite."""
     p = out.beta.size
-    out.factor[:] = m.M[:p, :p]
-    out.beta[:] = m.M[:p, p]
-    if not cholesky(out.factor):
-        out.value[0] = np.inf
+    for i in range(p):
+        for j in range(p):
+            out.factor[i, j] = m.M[i, j]
+        out.beta[i] = m.M[i, p]
+    if not cholesky(out.factor, p):
+        out.value[0] = np.nan
         return
-    solve(out.factor, out.beta)
+    solve(out.factor, out.beta, p)
     rss, log_det = m.M[p, p], m.log_det[0]
     for i in range(p):
         rss -= out.beta[i] * m.M[i, p]
@@ -61,47 +70,69 @@ def profile_moments(m: Moments, dof: float, reml: bool, order: int, out: Profile
         _derivatives(m, dof, reml, out)
 
 
-@compiled
+@bare
+def invert(L: Array, inverse: Array) -> None:
+    """Overwrite `inverse` by (L L')^-1."""
+    for i in range(len(L)):
+        for j in range(len(L)):
+            inverse[i, j] = 1.0 if i == j else 0.0
+        solve(L, inverse[i], len(L))
+
+
+@bare
 def _derivatives(m: Moments, dof: float, reml: bool, out: Profiled) -> None:  # noqa: FBT001
     p, k, rss = out.beta.size, out.gradient.size, out.rss[0]
-    w, h, solved, rss_a = np.empty(p + 1), np.empty((k, p)), np.empty((k, p)), np.empty(k)
-    w[:p] = -out.beta
-    w[p] = 1.0
-    A, log_a = np.zeros((k, p, p)), m.l1.copy()
+    invert(out.factor, out.inverse)
+    for i in range(p):
+        out.w[i] = -out.beta[i]
+    out.w[p] = 1.0
     for a in range(k):
-        rss_a[a] = 0.0
-        for i in range(p + 1):
-            product = (m.M1[a, i] * w).sum()
-            rss_a[a] += w[i] * product
-            if i < p:
-                h[a, i] = solved[a, i] = product
-        solve(out.factor, solved[a])
+        out.log_slope[a] = m.l1[a]
+        out.rss_slope[a] = _rss_slope(m.M1[a], out.w, out.inverse, out.h[a], out.solved[a])
         if reml:
-            log_a[a] += _scaled(m.M1[a], out.factor, A[a])
-        out.gradient[a] = log_a[a] + dof * rss_a[a] / rss
-    B = np.empty((p, p))
+            multiply(m.M1[a], out.inverse, p, p, p, out.scaled[a])
+            for i in range(p):
+                out.log_slope[a] += out.scaled[a, i, i]
+        out.gradient[a] = out.log_slope[a] + dof * out.rss_slope[a] / rss
     for a in range(k):
         for b in range(a + 1):
-            M = m.M2[a, b]
-            rss_ab, log_ab = -2 * (h[a] * solved[b]).sum(), m.l2[a, b]
-            for i in range(p + 1):
-                rss_ab += w[i] * (M[i] * w).sum()
+            M, log_ab = m.M2[a, b], m.l2[a, b]
             if reml:
-                log_ab += _scaled(M, out.factor, B) - (A[a] * A[b].T).sum()
-            exact = log_ab + dof * (rss_ab / rss - rss_a[a] * rss_a[b] / (rss * rss))
+                log_ab += trace_of_product(out.inverse, M, p) - trace_of_product(out.scaled[a], out.scaled[b], p)
+            rss_ab = _rss_curvature(M, out.w, out.h[a], out.solved[b])
+            exact = log_ab + dof * (rss_ab / rss - out.rss_slope[a] * out.rss_slope[b] / (rss * rss))
             out.hessian[a, b] = out.hessian[b, a] = exact
-            out.expected[a, b] = out.expected[b, a] = -log_ab - log_a[a] * log_a[b] / dof
+            out.expected[a, b] = out.expected[b, a] = -log_ab - out.log_slope[a] * out.log_slope[b] / dof
 
 
-@compiled
-def _scaled(M: Array, factor: Array, scaled: Array) -> float:
-    """Overwrite `scaled` by M_XX S^-1; its trace."""
-    p, trace = len(factor), 0.0
+@bare
+def _rss_curvature(M: Array, w: Array, h: Array, solved: Array) -> float:
+    """rss_ab of h_a and S^-1 h_b."""
+    total = 0.0
+    for i in range(w.size):
+        for j in range(w.size):
+            total += w[i] * M[i, j] * w[j]
+    for i in range(h.size):
+        total -= 2 * h[i] * solved[i]
+    return total
+
+
+@bare
+def _rss_slope(M: Array, w: Array, inverse: Array, h: Array, solved: Array) -> float:
+    """Overwrite h_a and S^-1 h_a; rss_a."""
+    p, slope = h.size, 0.0
+    for i in range(p + 1):
+        product = 0.0
+        for j in range(p + 1):
+            product += M[i, j] * w[j]
+        slope += w[i] * product
+        if i < p:
+            h[i] = product
     for i in range(p):
-        scaled[i] = M[i, :p]
-        solve(factor, scaled[i])
-        trace += scaled[i, i]
-    return trace
+        solved[i] = 0.0
+        for j in range(p):
+            solved[i] += inverse[i, j] * h[j]
+    return slope
 
 
 def profiled_for(structure: Structure) -> Profiled:
@@ -115,4 +146,11 @@ def profiled_for(structure: Structure) -> Profiled:
         gradient=np.zeros(k),
         hessian=np.zeros((k, k)),
         expected=np.zeros((k, k)),
+        inverse=np.zeros((p, p)),
+        w=np.zeros(p + 1),
+        h=np.zeros((k, p)),
+        solved=np.zeros((k, p)),
+        scaled=np.zeros((k, p, p)),
+        log_slope=np.zeros(k),
+        rss_slope=np.zeros(k),
     )

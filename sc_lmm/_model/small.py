@@ -1,7 +1,8 @@
 """Sums, products and inverses of matrices of a few dozen rows: below that size, compiled loops beat calls of BLAS.
 
 Plain loops, also where an array expression would do: those make ten times the machine code, which takes its time to
-compile.
+compile. Matrices may be larger than what is used of them, whose size is then given, so that no memory is asked for and
+returned in an evaluation.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .compiled import compiled
+from .compiled import bare
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 
-@compiled
+@bare
 def fill(A: Array, value: float) -> None:
     """Overwrite a matrix by a constant."""
     for i in range(A.shape[0]):
@@ -26,70 +27,70 @@ def fill(A: Array, value: float) -> None:
             A[i, j] = value
 
 
-@compiled
-def add(A: Array, B: Array, sign: float) -> None:
+@bare
+def add(A: Array, B: Array, sign: float, rows: int, columns: int) -> None:
     """Add sign B to A."""
-    for i in range(A.shape[0]):
-        for j in range(A.shape[1]):
+    for i in range(rows):
+        for j in range(columns):
             A[i, j] += sign * B[i, j]
 
 
-@compiled
-def trace_of_product(A: Array, B: Array) -> float:
+@bare
+def trace_of_product(A: Array, B: Array, n: int) -> float:
     """tr(A B)."""
     total = 0.0
-    for i in range(A.shape[0]):
-        for j in range(A.shape[1]):
+    for i in range(n):
+        for j in range(n):
             total += A[i, j] * B[j, i]
     return total
 
 
-@compiled
-def multiply(A: Array, B: Array, out: Array) -> None:
+@bare
+def multiply(A: Array, B: Array, rows: int, inner: int, columns: int, out: Array) -> None:
     """Overwrite `out` by A B."""
-    for i in range(A.shape[0]):
+    for i in range(rows):
         row = out[i]
-        for j in range(row.size):
+        for j in range(columns):
             row[j] = 0.0
-        for k in range(A.shape[1]):
+        for k in range(inner):
             factor = A[i, k]
-            for j in range(row.size):
+            for j in range(columns):
                 row[j] += factor * B[k, j]
 
 
-@compiled
-def multiply_transposed(A: Array, B: Array, out: Array) -> None:
+@bare
+def multiply_transposed(A: Array, B: Array, rows: int, inner: int, columns: int, out: Array) -> None:
     """Overwrite `out` by A'B."""
-    fill(out, 0.0)
-    add_product(A, B, 1.0, out)
+    for i in range(rows):
+        for j in range(columns):
+            out[i, j] = 0.0
+    add_product(A, B, rows, inner, columns, 1.0, out)
 
 
-@compiled
-def add_product(A: Array, B: Array, sign: float, out: Array) -> None:
+@bare
+def add_product(A: Array, B: Array, rows: int, inner: int, columns: int, sign: float, out: Array) -> None:
     """Add sign A'B to `out`."""
-    for k in range(A.shape[0]):
-        for i in range(A.shape[1]):
+    for k in range(inner):
+        for i in range(rows):
             factor = sign * A[k, i]
             row = out[i]
-            for j in range(row.size):
+            for j in range(columns):
                 row[j] += factor * B[k, j]
 
 
-@compiled
+@bare
 def invert_definite(A: Array) -> float:
     """Overwrite a positive definite A by its inverse; its determinant."""
     determinant = 1.0
     for k in range(len(A)):
         determinant *= A[k, k]
-        _sweep(A, k)
+        _sweep(A, k, len(A))
     return determinant
 
 
-@compiled
-def log_det_and_inverse(A: Array) -> float:
+@bare
+def log_det_and_inverse(A: Array, n: int, swaps: NDArray[np.int64]) -> float:
     """Overwrite A, whose determinant is positive, by its inverse, with row pivots; the logarithm of the determinant."""
-    n = len(A)
-    swaps = np.empty(n, dtype=np.int64)
     log_det = 0.0
     for k in range(n):
         best = k
@@ -97,9 +98,11 @@ def log_det_and_inverse(A: Array) -> float:
             if abs(A[i, k]) > abs(A[best, k]):
                 best = i
         swaps[k] = best
-        _swap_rows(A, k, best)
+        if best != k:
+            for j in range(n):
+                A[k, j], A[best, j] = A[best, j], A[k, j]
         log_det += np.log(abs(A[k, k]))
-        _sweep(A, k)
+        _sweep(A, k, n)
     for k in range(n - 1, -1, -1):
         if swaps[k] != k:
             for i in range(n):
@@ -107,10 +110,10 @@ def log_det_and_inverse(A: Array) -> float:
     return log_det
 
 
-@compiled
-def _sweep(A: Array, k: int) -> None:
+@bare
+def _sweep(A: Array, k: int, n: int) -> None:
     """One step of Gauss-Jordan inversion in place."""
-    n, row, pivot = len(A), A[k], A[k, k]
+    row, pivot = A[k], A[k, k]
     A[k, k] = 1.0
     for j in range(n):
         row[j] /= pivot
@@ -122,24 +125,17 @@ def _sweep(A: Array, k: int) -> None:
                 other[j] -= factor * row[j]
 
 
-@compiled
-def _swap_rows(A: Array, i: int, k: int) -> None:
-    if i != k:
-        for j in range(A.shape[1]):
-            A[i, j], A[k, j] = A[k, j], A[i, j]
-
-
-@compiled
-def cholesky(A: Array) -> bool:
+@bare
+def cholesky(A: Array, n: int) -> bool:
     """Overwrite the lower triangle of A by its factor; whether A is positive definite."""
-    for j in range(len(A)):
+    for j in range(n):
         pivot = A[j, j]
         for k in range(j):
             pivot -= A[j, k] * A[j, k]
         if not pivot > 0:
             return False
         A[j, j] = np.sqrt(pivot)
-        for i in range(j + 1, len(A)):
+        for i in range(j + 1, n):
             total = A[i, j]
             for k in range(j):
                 total -= A[i, k] * A[j, k]
@@ -147,10 +143,9 @@ def cholesky(A: Array) -> bool:
     return True
 
 
-@compiled
-def solve(L: Array, b: Array) -> None:
+@bare
+def solve(L: Array, b: Array, n: int) -> None:
     """Overwrite b by (L L')^-1 b."""
-    n = len(L)
     for i in range(n):
         for k in range(i):
             b[i] -= L[i, k] * b[k]

@@ -21,6 +21,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 
+from .lead import LeadEntries, lead_entries
 from .nodes import nodes
 
 if TYPE_CHECKING:
@@ -44,28 +45,33 @@ class Components(NamedTuple):
 
     levels: Indices  # (C + 1,) lead levels
     rest: Indices  # (C + 1,) columns of the rest
-    nodes: Indices  # (C + 1,) nodes
-    lead: Indices  # (C + 1,) entries of `lead`
-    outer: Indices  # (C + 1,) entries of `outer`
+    lead: Indices  # (C + 1,) entries of `lead_z`
+    outer: Indices  # (C + 1,) entries of `outer_z`
     within: Indices  # (C + 1,) entries of `within_zz`
 
 
 class Shared(NamedTuple):
-    """What the compiled code needs of a design: m lead levels of r columns, q2 columns of the rest, p of X, k of phi.
+    """What the compiled code needs of a design: m lead levels of r columns, q2 columns of the rest, p of X.
 
-    A component of m_c levels and q_c columns of the rest has K_c = q_c + p columns beside y. Its *nodes* are its levels, or
-    fewer stand-ins for them (see :mod:`sc_lmm._model.nodes`).
+    Symmetric r x r matrices of weights and the products they are for are packed, R = r (r + 1) / 2. A component has m_c
+    levels and q_c columns of the rest. *Nodes* are the levels, or fewer stand-ins (see :mod:`sc_lmm._model.nodes`).
     """
 
+    entries: LeadEntries
     at: Components
     T: Array  # (m, r, r)
-    lead: Array  # flat (m_c, r, K_c) per component: c_j of [Z_rest X]
     node_T: Array  # (nodes, r, r)
-    outer: Array  # flat (nodes_c, r (r + 1) / 2, K_c (K_c + 1) / 2) per component: products of the rows of c_j, packed
+    has_nodes: bool  # whether nodes are not the levels
+    z_has_nodes: bool  # whether `outer_z` is of nodes: not where there are several components
+    lead_x: Array  # (m r, p) c_j of X
+    lead_z: Array  # flat (m_c r, q_c) per component: c_j of Z_rest
+    outer_xx: Array  # (nodes R, p (p + 1) / 2) products of the rows of c_j of X, packed
+    outer_z: (
+        Array  # flat (levels or nodes R, q_c (q_c + 1) / 2 + q_c p) per component: those of Z_rest with Z_rest and X
+    )
     within_zz: Array  # flat (q_c, q_c) per component
     within_zx: Array  # (q2, p)
     within_xx: Array  # (p, p)
-    lead_pairs: Indices  # (k1, 2) entries of Gamma of the lead
     rest_pairs: Indices  # (k2, 3) columns per level, and entry of Gamma, of each parameter of the rest
     rest_at: Indices  # (C, k2, 2) first column in the component, and number of levels there
 
@@ -111,18 +117,15 @@ class Structure:
         """Free entries of all Gamma, k."""
         return sum(len(grouping.pairs) for grouping in self.groupings)
 
-    def rest_gamma(self, phi: Array) -> sparse.csr_array:
-        """Gamma of every level of the rest, (q2, q2), from its entries (k2,)."""
-        s, rows, columns, values = self.shared, [], [], []
-        for begin, places in zip(s.at.rest, s.rest_at, strict=False):
-            for (r, a, b), (start, n_levels), value in zip(s.rest_pairs, places, phi, strict=True):
-                first = begin + start + r * np.arange(n_levels)
-                rows += [first + a, first + b] if a != b else [first + a]
-                columns += [first + b, first + a] if a != b else [first + a]
-                values += [np.full(n_levels, value)] * (2 if a != b else 1)
-        entries = [np.concatenate(part) if part else np.empty(0) for part in (values, rows, columns)]
-        q2 = self.rest_columns.size
-        return sparse.csr_array((entries[0], (entries[1].astype(np.int64), entries[2].astype(np.int64))), (q2, q2))
+    def rest_gamma(self, c: int, phi: Array) -> Array:
+        """Gamma of every level of the rest in component `c`, (n, q_c, q_c), from its entries (n, k2)."""
+        s = self.shared
+        q = s.at.rest[c + 1] - s.at.rest[c]
+        gamma = np.zeros((len(phi), q, q))
+        for (r, a, b), (start, n_levels), values in zip(s.rest_pairs, s.rest_at[c], phi.T, strict=True):
+            first = start + r * np.arange(n_levels)
+            gamma[:, first + a, first + b] = gamma[:, first + b, first + a] = values[:, None]
+        return gamma
 
     def rows(self, stats: TermStatistics) -> GeneRows:
         """Project the statistics of some genes."""
@@ -140,9 +143,10 @@ class Structure:
         return np.maximum(rows.yy - (explained**2).sum(axis=1), 0.0)
 
 
-def structure(stats: TermStatistics) -> Structure:
-    """Choose the lead, find the components and lay out what all genes share."""
-    lead = int(np.argmax([grouping.q for grouping in stats.groupings]))
+def structure(stats: TermStatistics, *, lead: int | None = None) -> Structure:
+    """Choose the lead, by default the grouping with most columns; find the components and lay out what genes share."""
+    if lead is None:
+        lead = int(np.argmax([grouping.q for grouping in stats.groupings]))
     order = [lead, *(g for g in range(len(stats.groupings)) if g != lead)]
     groupings = tuple(stats.groupings[g] for g in order)
     starts = stats.offsets[order]
@@ -170,7 +174,8 @@ def structure(stats: TermStatistics) -> Structure:
             **_flat(T, lead_z, lead_x, within_zz, part_of[lead_columns], part_of[rest_columns]),
             within_zx=within_zx,
             within_xx=within_xx,
-            lead_pairs=np.array(groupings[0].pairs, dtype=np.int64),
+            entries=lead_entries(groupings[0].pairs, groupings[0].r),
+            lead_x=lead_x,
             rest_pairs=np.array([(g.r, a, b) for g in groupings[1:] for a, b in g.pairs], dtype=np.int64).reshape(
                 -1, 3
             ),
@@ -243,40 +248,48 @@ def _flat(
     part_of_lead: Indices,
     part_of_rest: Indices,
 ) -> dict[str, Any]:
-    """The fields of Shared that are cut by component."""
+    """The fields of Shared that are cut by component, or gathered in nodes."""
     r, n_components = T.shape[1], int(part_of_lead.max()) + 1
     levels = np.searchsorted(part_of_lead[::r], np.arange(n_components + 1))
     rest = np.searchsorted(part_of_rest, np.arange(n_components + 1))
-    parts: dict[str, list[Array]] = {"lead": [], "node_T": [], "outer": [], "within": []}
+    node_T, gather = nodes(T)
+    z_has_nodes = gather is not None and n_components == 1
+    parts: dict[str, list[Array]] = {"lead": [], "outer": [], "within": []}
     for c in range(n_components):
         rows, columns = slice(r * levels[c], r * levels[c + 1]), slice(rest[c], rest[c + 1])
         of_level = np.concatenate([lead_z[rows, columns].toarray(), lead_x[rows]], axis=1)
-        products = _products(of_level.reshape(-1, r, of_level.shape[1]))
-        node_T, weights = nodes(T[levels[c] : levels[c + 1]])
-        parts["lead"].append(of_level)
-        parts["node_T"].append(node_T)
-        parts["outer"].append(products if weights is None else weights @ products)
+        products = _products(of_level, r, rest[c + 1] - rest[c])
+        parts["lead"].append(lead_z[rows, columns].toarray())
+        parts["outer"].append(_gathered(products, gather if z_has_nodes else None))
         parts["within"].append(within_zz[columns, columns].toarray())
-    begin = {name: np.cumsum([0, *(part.size for part in flat)]) for name, flat in parts.items()}
-    at = Components(levels, rest, begin["node_T"] // r**2, begin["lead"], begin["outer"], begin["within"])
+    begin = {name: np.cumsum([0, *(part.size for part in pieces)]) for name, pieces in parts.items()}
     flat = {name: np.concatenate([part.ravel() for part in pieces]) for name, pieces in parts.items()}
     return {
-        "at": at,
+        "at": Components(levels, rest, begin["lead"], begin["outer"], begin["within"]),
         "T": T,
-        "lead": flat["lead"],
-        "node_T": flat["node_T"].reshape(-1, r, r),
-        "outer": flat["outer"],
+        "node_T": node_T,
+        "has_nodes": gather is not None,
+        "z_has_nodes": z_has_nodes,
+        "lead_z": flat["lead"],
+        "outer_xx": _gathered(_products(lead_x, r, lead_x.shape[1]), gather),
+        "outer_z": flat["outer"],
         "within_zz": flat["within"],
     }
 
 
-def _products(of_level: Array) -> Array:
-    """Packed products of the rows of each level's c (m, r, K), (m, r (r + 1) / 2 * K (K + 1) / 2)."""
-    r, K = of_level.shape[1:]
-    i, j = np.triu_indices(K)
-    products = []
-    for u in range(r):
-        for v in range(u, r):
-            product = of_level[:, u][:, i] * of_level[:, v][:, j]
-            products.append(product if u == v else product + of_level[:, v][:, i] * of_level[:, u][:, j])
-    return np.concatenate(products, axis=1)
+def _gathered(products: Array, gather: Array | None) -> Array:
+    return products if gather is None else gather @ products
+
+
+def _products(of_level: Array, r: int, first: int) -> Array:
+    """Packed products of the rows of each level's c (m r, K): the `first` columns with themselves and those after.
+
+    (m r (r + 1) / 2, `first` (first + 1) / 2 + first (K - first)), for each of the first columns its products in order.
+    """
+    c = of_level.reshape(-1, r, of_level.shape[1])
+    i, j = np.triu_indices(c.shape[2])
+    i, j = i[i < first], j[i < first]
+    u, v = np.triu_indices(r)
+    products = c[:, u][:, :, i] * c[:, v][:, :, j]
+    crossed = c[:, v][:, :, i] * c[:, u][:, :, j]
+    return np.where((u == v)[:, None], products, products + crossed).reshape(len(c) * u.size, i.size)
