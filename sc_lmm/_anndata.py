@@ -5,17 +5,23 @@ Reading never copies the matrix, not even of a view; writing happens once, last,
 
 from __future__ import annotations
 
-import re
+import warnings
+from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from anndata import ImplicitModificationWarning
 
-from ._errors import alternatives, listing
+from ._errors import alternatives, listing, warn
+from ._fingerprints import fingerprints, unknown_rows
+from ._names import check_key, record_fields, table_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Iterator
+    from pathlib import Path
 
     from anndata import AnnData
     from numpy.typing import NDArray
@@ -33,6 +39,7 @@ _RECORDS = {
 }
 # scanpy plots -log10(p), which must stay finite; log10_pvals in varm is exact.
 _SMALLEST_P = 1e-300
+_FIRST_CELLS = 20  # enough to tell on which scale a layer is
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ def read_expression(adata: AnnData, *, layer: str | None, use_raw: bool, mask_va
     if (missing & tested).any():
         msg = f"adata.raw lacks genes of adata, or has them several times: {listing(adata.var_names[missing & tested])}. Use use_raw=False."
         raise ValueError(msg)
-    return Expression(matrix, rows, columns[tested], tested, adata.var_names[tested], _log_base(adata))
+    return Expression(matrix, rows, columns[tested], tested, adata.var_names[tested], _log_base(adata, layer, matrix))
 
 
 def _stored(adata: AnnData, layer: str | None) -> tuple[Any, NDArray[np.int64], NDArray[np.int64]]:
@@ -103,11 +110,11 @@ def _mask(adata: AnnData, mask_var: Any) -> NDArray[np.bool_]:
             msg = f"mask_var={mask_var!r} is not a column of adata.var. {alternatives(mask_var, adata.var.columns)}"
             raise KeyError(msg)
         mask_var = adata.var[mask_var]
-    mask = np.asarray(mask_var)
+    mask = _by_label(mask_var, adata.var_names)
     if mask.dtype != bool or mask.shape != (adata.n_vars,):
         msg = (
             f"mask_var must be a boolean per gene, shape ({adata.n_vars},), not {mask.dtype} of shape {mask.shape}. "
-            f"Give an array or the name of a column of adata.var."
+            f"Give an array, a Series with the names of genes, or the name of a column of adata.var."
         )
         raise ValueError(msg)
     if not mask.any():
@@ -116,18 +123,84 @@ def _mask(adata: AnnData, mask_var: Any) -> NDArray[np.bool_]:
     return mask
 
 
-def _log_base(adata: AnnData) -> float | None:
-    """Base of the logarithm that ``sc.pp.log1p`` declared, None if it was not used."""
+def _by_label(mask: Any, var_names: pd.Index) -> NDArray[Any]:
+    """Values in the order of the genes: by their labels if they have any, which must then name every gene once."""
+    mask = pd.Series(mask) if isinstance(mask, Mapping) else mask.to_series() if hasattr(mask, "coords") else mask
+    if not isinstance(mask, pd.Series):
+        return np.asarray(mask)
+    if not mask.index.equals(var_names):
+        wrong = {
+            "no value": var_names[~var_names.isin(mask.index)],
+            "several values": var_names.intersection(mask.index[mask.index.duplicated()]),
+        }
+        for what, names in wrong.items():
+            if len(names):
+                msg = f"mask_var is read by its labels and has {what} for {listing(names, 5)}. Give it index=adata.var_names."
+                raise ValueError(msg)
+        mask = mask.loc[var_names]
+    if mask.isna().any():
+        msg = f"mask_var has no value for {listing(mask.index[mask.isna()], 5)}. Set these to True or False."
+        raise ValueError(msg)
+    return mask.to_numpy(dtype=bool if pd.api.types.is_bool_dtype(mask.dtype) else None)
+
+
+def _log_base(adata: AnnData, layer: str | None, matrix: Any) -> float | None:
+    """Base of the logarithm that ``sc.pp.log1p`` declared, None if it was not used or not on the matrix that is read.
+
+    The declaration does not say of which matrix it speaks, and means X (and raw, which scanpy's workflow sets from it). A
+    layer is believed if it holds what X holds, or if its cells add up to one total once the logarithm is undone, as they do
+    after ``normalize_total`` and ``log1p``.
+    """
     if "log1p" not in adata.uns:
         return None
     base = adata.uns["log1p"].get("base")
-    return float(np.e if base is None else base)
+    base = float(np.e if base is None else base)
+    return base if layer is None or _is_log_of_totals(matrix, base) or _is_like_x(adata, matrix) else None
 
 
-def check_key(key: str) -> None:
-    """Refuse a key that a file could not hold."""
-    if not isinstance(key, str) or not key or "/" in key:
-        msg = f"key_added={key!r} must be a name without '/', which h5ad files use for folders."
+def _is_log_of_totals(matrix: Any, base: float) -> bool:
+    """Whether base^y - 1 has the same sum in all of the first cells."""
+    block = _first_cells(matrix)
+    with np.errstate(over="ignore", invalid="ignore"):
+        totals = np.expm1(block * np.log(base)).sum(axis=1)
+    totals = totals[totals != 0]
+    return totals.size > 1 and bool(np.isfinite(totals).all() and np.ptp(totals) <= 1e-3 * np.abs(totals).max())
+
+
+def _is_like_x(adata: AnnData, matrix: Any) -> bool:
+    parent = adata._adata_ref if adata.is_view else adata
+    return parent.X is not None and np.array_equal(_first_cells(parent.X), _first_cells(matrix))
+
+
+def _first_cells(matrix: Any) -> Array:
+    block = matrix[:_FIRST_CELLS]
+    block = block.compute() if hasattr(block, "compute") else block
+    return np.asarray(block.toarray() if hasattr(block, "toarray") else block, dtype=np.float64)
+
+
+def check_destination(adata: AnnData, key: str, *, copy: bool) -> None:
+    """Refuse, before anything is computed, a place that cannot be written to or whose content is not a run's to lose."""
+    check_key(key)
+    if adata.isbacked and (copy or adata.is_view):
+        what = "a copy" if copy else "a view that is written to"
+        msg = f"adata is backed by a file, and {what} would need a file of its own. Load it first: adata.to_memory()."
+        raise ValueError(msg)
+    in_uns, in_varm = adata.uns.get(key), adata.varm.get(key)
+    _check_ours(f"adata.uns[{key!r}]", in_uns, ours=_is_record(in_uns) or _is_ranking(in_uns))
+    owner = _owner(adata, key)
+    if owner is not None and owner != key:
+        msg = (
+            f"adata.varm[{key!r}] is a table of the run under {owner!r}. Choose another key_added, or delete that run: "
+            f"del adata.uns[{owner!r}], adata.varm[{key!r}]."
+        )
+        raise ValueError(msg)
+    _check_ours(f"adata.varm[{key!r}]", in_varm, ours=_is_table(in_varm))
+
+
+def _check_ours(place: str, found: Any, *, ours: bool) -> None:
+    if found is not None and not ours:
+        what = f"holds a {type(found).__name__} that sc_lmm did not write"
+        msg = f"{place} {what}. Choose another key_added, or delete it: del {place}."
         raise ValueError(msg)
 
 
@@ -151,59 +224,96 @@ def write_results(
     tested
         The tested genes among all, (n_vars,); the others get NaN.
     """
-    old = stored_keys(adata, key)
-    keys = comparison_keys(key, list(tables), taken=set(adata.varm) - set(old))
     frames = {name: _all_genes(table, adata.var_names, tested) for name, table in tables.items()}
-    per_level = {n: f for n, f in frames.items() if f["coef"].notna().any() or len(frames) == 1}
-    records = _records(per_level or frames)
-    comparisons = pd.DataFrame({"varm_key": list(keys.values())}, index=pd.Index(list(keys), name="comparison"))
-    for name in old:
-        if name in adata.varm:
-            del adata.varm[name]
+    old = [name for name in adata.varm if _owner(adata, name) == key and _is_of_run(adata, key, name)]
+    keys = table_keys(key, tables, taken=set(adata.varm) - {*old, key})
+    record = {**_records(frames), **uns, **_remembered(frames, keys)}
+    for name in {*old, key} & set(adata.varm):
+        del adata.varm[name]
     for name, frame in frames.items():
         adata.varm[keys[name]] = frame
-    adata.uns[key] = {**records, **uns, "comparisons": comparisons}
+    adata.uns[key] = record
 
 
-def stored_keys(adata: AnnData, key: str) -> list[str]:
-    """Names in ``varm`` that an earlier run under `key` wrote."""
-    entry = adata.uns.get(key)
-    if not isinstance(entry, dict) or "comparisons" not in entry:
-        return []
-    return list(entry["comparisons"]["varm_key"])
+def write_file(adata: AnnData, path: Path) -> None:
+    """Write an h5ad file, also of nullable strings: anndata 0.12 reads these and refuses to write them unless told to."""
+    from anndata import settings
 
-
-def comparison_keys(key: str, names: Sequence[str], taken: Collection[str]) -> dict[str, str]:
-    """Comparison -> its place in ``varm``, none of them `taken` by others but for `key`, which was asked for.
-
-    "/" would make a group in an h5ad file, so names are made safe.
-    """
-    keys: dict[str, str] = {}
-    for position, name in enumerate(names):
-        safe = key if position == 0 else f"{key}_{re.sub('[^0-9A-Za-z_.+-]', '_', name)}"
-        while position and (safe in taken or safe in keys.values()):
-            safe += "_"
-        keys[name] = safe
-    return keys
+    with settings.override(allow_write_nullable_strings=settings.allow_write_nullable_strings is not None or None):
+        adata.write_h5ad(path)
 
 
 def read_entry(adata: AnnData, key: str) -> dict[str, Any]:
     """What a run stored under `key` in ``uns``."""
-    if key not in adata.uns or "comparisons" not in adata.uns[key]:
-        found = [k for k, v in adata.uns.items() if hasattr(v, "keys") and "comparisons" in v]
+    if key not in adata.uns or not _is_record(adata.uns[key]):
+        found = [name for name, entry in adata.uns.items() if _is_record(entry)]
         msg = f"adata.uns[{key!r}] holds no result of sc_lmm.tl.lmm_de. Run it first. {alternatives(key, found)}"
         raise KeyError(msg)
-    return adata.uns[key]
+    entry: dict[str, Any] = adata.uns[key]
+    return entry
 
 
 def read_table(adata: AnnData, key: str, comparison: str | None) -> pd.DataFrame:
-    """Results of one comparison, the first by default, rows aligned to ``adata.var_names``."""
+    """Results of one comparison, the first by default, rows aligned to ``adata.var_names``; refused if not the run's."""
     comparisons = read_entry(adata, key)["comparisons"]
     name = comparisons.index[0] if comparison is None else str(comparison)
     if name not in comparisons.index:
         msg = f"comparison={comparison!r} is not in adata.uns[{key!r}]. {alternatives(name, comparisons.index)}"
         raise KeyError(msg)
-    return adata.varm[comparisons.loc[name, "varm_key"]]
+    place = str(comparisons.loc[name, "varm_key"])
+    if place not in adata.varm:
+        msg = f"adata.varm[{place!r}], the table of comparison {name!r} of the run {key!r}, is gone. Run sc_lmm.tl.lmm_de again."
+        raise KeyError(msg)
+    if not _is_of_run(adata, key, place):
+        msg = (
+            f"adata.varm[{place!r}] is not the table that the run {key!r} wrote: it was overwritten, or its numbers were "
+            f"changed. Run sc_lmm.tl.lmm_de again, with a key_added of its own."
+        )
+        raise ValueError(msg)
+    return adata.varm[place]
+
+
+def _is_record(entry: Any) -> bool:
+    """Whether an entry of ``uns`` is that of a run."""
+    comparisons = entry.get("comparisons") if isinstance(entry, Mapping) else None
+    return isinstance(comparisons, pd.DataFrame) and "varm_key" in comparisons
+
+
+def _is_ranking(entry: Any) -> bool:
+    """Whether it is what scanpy's own ``rank_genes_groups`` writes, and overwrites."""
+    return isinstance(entry, Mapping) and {"names", "params"} <= set(entry)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, pd.DataFrame) and {"coef", "log10_pvals", "status"} <= set(value.columns)
+
+
+def _owner(adata: AnnData, name: str) -> str | None:
+    """Key of the run that `name` in ``varm`` belongs to: it lists it, and what it writes begins with its key."""
+    records = {key: entry for key, entry in adata.uns.items() if _is_record(entry)}
+    owners = [key for key, entry in records.items() if name in set(entry["comparisons"]["varm_key"])]
+    return next((key for key in sorted(owners, key=len, reverse=True) if f"{name}_".startswith(f"{key}_")), None)
+
+
+def _is_of_run(adata: AnnData, key: str, place: str) -> bool:
+    """Whether a table holds the rows that the run under `key` wrote there, or some of them."""
+    record, table = adata.uns[key], adata.varm[place]
+    known, columns = record.get("fingerprints", {}).get(place), record.get("columns")
+    if known is None or columns is None or not isinstance(table, pd.DataFrame) or not set(columns) <= set(table):
+        return False
+    return not unknown_rows(table, list(columns), known).any()
+
+
+def _remembered(frames: Mapping[str, pd.DataFrame], keys: Mapping[str, str]) -> dict[str, Any]:
+    """What tells the tables of a run from others: their places, their columns of numbers, and those numbers."""
+    first = next(iter(frames.values()))
+    columns = list(first.columns[first.dtypes == np.float64])
+    index = pd.Index(list(keys), name="comparison", dtype=object)
+    return {
+        "comparisons": pd.DataFrame({"varm_key": list(keys.values())}, index=index),
+        "columns": np.array(columns, dtype=object),
+        "fingerprints": {keys[name]: fingerprints(frame, columns) for name, frame in frames.items()},
+    }
 
 
 def _all_genes(table: pd.DataFrame, var_names: pd.Index, tested: NDArray[np.bool_]) -> pd.DataFrame:
@@ -218,15 +328,18 @@ def _all_genes(table: pd.DataFrame, var_names: pd.Index, tested: NDArray[np.bool
 
 def _records(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     """scanpy's structure: per statistic a record array with one field per comparison, genes by descending score."""
+    with_direction = {name: frame for name, frame in frames.items() if frame["coef"].notna().any()}
+    shown = frames if len(frames) == 1 or not with_direction else with_direction
+    fields = record_fields(shown)
     columns: dict[str, dict[str, Any]] = {name: {} for name in _RECORDS}
-    for comparison, frame in frames.items():
+    for comparison, frame in shown.items():
         order = np.argsort(-frame["scores"].to_numpy(), kind="stable")  # NaN last
         ranked = frame[[name for name in _RECORDS if name != "names"]].iloc[order]
         for name in _RECORDS:
-            columns[name][comparison] = _record_values(ranked, name)
+            columns[name][fields[comparison]] = _record_values(ranked, name)
     return {
-        name: pd.DataFrame(fields).to_records(index=False, column_dtypes=_RECORDS[name])
-        for name, fields in columns.items()
+        name: pd.DataFrame(values).to_records(index=False, column_dtypes=_RECORDS[name])
+        for name, values in columns.items()
     }
 
 
@@ -235,3 +348,18 @@ def _record_values(ranked: pd.DataFrame, name: str) -> Any:
         return ranked.index.to_numpy(dtype=object)
     values = ranked[name].to_numpy()
     return np.maximum(values, _SMALLEST_P) if name.startswith("pvals") else values
+
+
+@contextmanager
+def written_view(adata: AnnData) -> Iterator[None]:
+    """Context in which a view may be written to: it becomes an object of its own, which is said in our words."""
+    if not adata.is_view:
+        yield
+        return
+    warn(
+        "adata is a view, so that it becomes a copy of its own to hold the results, and the object that it was taken "
+        "from does not get them: type adata = adata[...].copy() before, or result = sl.tl.lmm_de(..., copy=True)."
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImplicitModificationWarning)
+        yield

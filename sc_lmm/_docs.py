@@ -21,6 +21,11 @@ formula
     always the expression matrix, so the left-hand side may be anything or absent. ``(1 | column)`` is the random
     intercept; the rest is formulaic's grammar with columns of ``adata.obs``, transforms and interactions included.
     Strings and booleans are factors, their first category (in natural order) being the baseline.""",
+    "weights": """\
+weights
+    Weights of the cells: a column of ``adata.obs`` or a transform of one, e.g. ``"np.sqrt(total_counts)"``. A cell of
+    weight w has residual variance :math:`\\sigma^2 / w`, as in lme4; ``sd_residual`` is that of a cell of average
+    weight. A cell sequenced half as deep tells less of a gene, and weights say so.""",
     "layer": """\
 layer
     Layer with the expression. By default ``adata.X``.""",
@@ -29,7 +34,8 @@ use_raw
     Read ``adata.raw`` (for the genes of `adata`).""",
     "mask_var": """\
 mask_var
-    Genes to use: a boolean per gene or the name of a boolean column of ``adata.var``. By default all.""",
+    Genes to use: a boolean per gene (an array in the order of ``adata.var_names``, or a Series with their labels) or the
+    name of a boolean column of ``adata.var``. By default all.""",
     "n_jobs": """\
 n_jobs
     Workers for the fits, as in joblib. ``None`` follows ``joblib.parallel_config``. They pay from about 100 donors on
@@ -38,6 +44,11 @@ n_jobs
 show_progress
     Show progress bars: always, never, or (None) for steps of more than a second.""",
     "key": """\
+key
+    The `key_added` of the run.""",
+    "run": """\
+adata
+    Annotated data with a run of :func:`sc_lmm.tl.lmm_de`.
 key
     The `key_added` of the run.""",
     "comparison": """\

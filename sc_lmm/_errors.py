@@ -5,6 +5,8 @@ Every message says what was found, what is allowed, and what to type next.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import warnings
 from difflib import get_close_matches
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _MAX_LISTED = 15
-_PACKAGE = str(Path(__file__).parent)
+_PACKAGE = str(Path(__file__).parent) + os.sep
+_CONTEXTS = str(contextlib.__file__)  # between our frames where one of our contexts is entered
 
 
 class DesignError(ValueError):
@@ -34,18 +37,19 @@ def listing(names: Iterable[object], limit: int = _MAX_LISTED) -> str:
 
 
 def alternatives(name: str, allowed: Iterable[object]) -> str:
-    """Say which names exist, the one most like the name that was typed first."""
+    """Say which names exist, and the one most like the name that was typed, whatever its case."""
     names = [str(a) for a in allowed]
     if not names:
         return "There are none."
-    close = get_close_matches(name, names, n=1, cutoff=0.6)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    folded = {known.casefold(): known for known in reversed(names)}
+    close = get_close_matches(name.casefold(), folded, n=1, cutoff=0.6) if name.casefold() not in folded else [name]
+    hint = f" Did you mean {folded[close[0].casefold()]!r}?" if close else ""
     return f"Available: {listing(names)}.{hint}"
 
 
 def warn(message: str) -> None:
     """Warn at the line of the user's code that called into the package."""
     level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((_PACKAGE, _CONTEXTS)):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, LmmWarning, stacklevel=level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,11 +11,10 @@ from ._anndata import Expression, read_expression
 from ._design import Design, build_design
 from ._errors import listing, warn
 from ._inference import LmmFit
-from ._report import audit
+from ._report import audit_terms
 from ._statistics import (
     SufficientStatistics,
     check_matrix,
-    has_negative,
     looks_like_counts,
     sufficient_statistics,
 )
@@ -30,6 +30,7 @@ def fit_formula(
     formula: str,
     *,
     reference: Mapping[str, str] | None = None,
+    weights: str | None = None,
     layer: str | None = None,
     use_raw: bool = False,
     mask_var: Any = None,
@@ -38,42 +39,48 @@ def fit_formula(
 ) -> LmmFit:
     """Check the design, then read the cells; see :func:`sc_lmm.tl.lmm_fit`."""
     source = read_expression(adata, layer=layer, use_raw=use_raw, mask_var=mask_var)
-    design = build_design(formula, adata.obs, reference=reference)
-    audit(design, None, adata.obs).raise_if_refused()
-    return fit_cells(source, design, n_jobs=n_jobs, show_progress=show_progress)
+    design = build_design(formula, adata.obs, reference=reference, weights=weights)
+    report, cautions = audit_terms(design, adata.obs)
+    report.raise_if_refused()
+    fit = fit_cells(source, design, n_jobs=n_jobs, show_progress=show_progress)
+    return replace(fit, cautions=cautions)
 
 
 def fit_cells(source: Expression, design: Design, *, n_jobs: int | None, show_progress: bool | None) -> LmmFit:
     """Visit the cells of a checked design."""
     check_matrix(source.matrix)
-    log_base = _check_values(source)
+    counts = _warn_of_counts(source)
     stats = _read(source, design, show_progress=show_progress)
+    negative = _warn_of_negative(stats)
     return LmmFit(
         coding=design.coding,
         stats=stats,
         var_names=source.var_names,
-        log_base=log_base,
+        log_base=None if counts or negative else source.log_base,
         n_dropped=int((~design.kept).sum()),
         n_jobs=n_jobs,
         show_progress=show_progress,
     )
 
 
-def _check_values(source: Expression) -> float | None:
-    """Warn of a matrix that is not on a log scale; the base of its logarithm if it is declared and possible."""
-    if looks_like_counts(source.matrix):
+def _warn_of_counts(source: Expression) -> bool:
+    counts = looks_like_counts(source.matrix)
+    if counts:
         warn(
-            "The matrix seems to hold raw counts (whole numbers, none negative). The model is for log-normalised "
-            "expression: run sc.pp.normalize_total and sc.pp.log1p first, or name the layer that holds it."
+            "The matrix seems to hold raw counts (whole numbers, none negative), so that coef and pvals are of counts, "
+            "which differ with the depth of a cell and are far from normal: type sc.pp.normalize_total(adata, "
+            "target_sum=1e4) and sc.pp.log1p(adata) first, or name the layer with log-normalised expression, layer=."
         )
-        return None
-    if has_negative(source.matrix):
+    return counts
+
+
+def _warn_of_negative(stats: SufficientStatistics) -> bool:
+    if stats.negative:
         warn(
-            "The matrix has negative values (scaled or corrected expression?). Coefficients are in its units and "
-            "logfoldchanges are NaN. Test log-normalised expression to get fold changes."
+            "The matrix has negative values (scaled or corrected expression?): pvals are valid, coef is in its units, "
+            "and logfoldchanges are NaN, so name the layer with log-normalised expression, layer=, to get them."
         )
-        return None
-    return source.log_base
+    return stats.negative > 0
 
 
 def _read(source: Expression, design: Design, *, show_progress: bool | None) -> SufficientStatistics:

@@ -26,7 +26,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # Room -> the rooms below it, which it may import: the path of the data, read from the end. What stands beside the rooms
 # is for all of them (TOOLS) or stands where AnnData comes in (_anndata, _read). Imports for types alone count too: a room that
 # names a type of a room above it knows too much.
-TOOLS = {"_blas", "_docs", "_errors"}
+TOOLS = {"_blas", "_compile", "_docs", "_errors", "_fingerprints", "_names", "_progress", "_words"}
 ROOMS: dict[str, set[str]] = {
     "_design": set(),
     "_statistics": {"_design"},
@@ -36,21 +36,22 @@ ROOMS: dict[str, set[str]] = {
     "_anndata": set(),
     "datasets": set(),
     "_read": {"_anndata", "_design", "_inference", "_report", "_statistics"},
-    "tl": {"_anndata", "_design", "_inference", "_model", "_read", "_report", "_statistics"},
+    "tl": {"_anndata", "_captions", "_design", "_inference", "_model", "_read", "_report", "_statistics"},
     "get": {"_anndata", "_inference", "_read", "_report"},
-    "_captions": set(),
-    "_donors": {"_captions"},
+    "_captions": {"_design"},
+    "_donors": {"_captions", "_design"},
     "pl": {"_anndata", "_captions", "_donors", "get"},
 }
 ROOMS["sc_lmm"] = {"datasets", "get", "pl", "tl"}
-ROOMS["__main__"] = {"_anndata", "_captions", "_donors", "_statistics", "datasets", "get", "pl", "tl"}
+ROOMS["_picture"] = {"_captions", "get", "pl"}
+ROOMS["__main__"] = {"_anndata", "_captions", "_donors", "_picture", "_statistics", "datasets", "get", "tl"}
 
 # Library -> the only rooms that may import it.
 LIBRARIES: dict[str, set[str]] = {
     "anndata": {"__main__", "_anndata", "datasets", "pl"},
     "joblib": {"_model"},
-    "matplotlib": {"__main__", "pl"},
-    "numba": {"_inference", "_model", "_statistics"},
+    "matplotlib": {"_picture", "pl"},
+    "numba": {"_compile", "_statistics"},
     "scanpy": {"__main__", "_donors", "pl"},
     "scipy.stats": {"_inference", "_report"},
     "statsmodels": {"_inference"},
@@ -220,6 +221,25 @@ print(sorted(name for name in sys.modules.keys() - before if name.partition(".")
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_import_in_a_notebook_without_widgets_says_nothing() -> None:
+    code = """
+import sys, types
+shell = types.SimpleNamespace(config={"IPKernelApp": {}})
+sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: shell)
+sys.modules["ipykernel.zmqshell"] = types.SimpleNamespace()
+sys.modules["ipywidgets"] = None
+if sys.argv[1:]:
+    import tqdm.auto
+else:
+    import sc_lmm
+"""
+    runs = [[], ["tqdm alone"]]
+    found = [
+        subprocess.run([sys.executable, "-c", code, *run], capture_output=True, text=True, check=True) for run in runs
+    ]
+    assert ["TqdmWarning" in run.stderr for run in found] == [False, True]
 
 
 @each_file

@@ -10,7 +10,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "tutorials"
 TUTORIALS = sorted(FOLDER.glob("*.ipynb"))
-PROGRESS = re.compile(r"\s*(reading|fitting|permuting):\s+\d+%.*")
+PROGRESS = re.compile(r"\s*(reading|fitting|testing|permuting):\s+\d+%.*")
 each_tutorial = pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 
 

@@ -1,21 +1,49 @@
 """Formula and cell annotations -> Design and hypotheses: X, Z, and which linear combinations of coefficients are asked about."""
 
-from .formula import MixedFormula, parse_formula
-from .hypothesis import Hypothesis, TestSpec, check_marginal, find_term, hypotheses_of, is_random_term, tested_column
-from .model_matrix import Coding, Design, RandomTerm, build_design
+from .annotations import level_text
+from .coding import Coding
+from .columns import TOLERANCE, Columns, triangle, unit
+from .comparison import Comparison, comparisons_of
+from .formula import MixedFormula, RandomSpec, parse_formula, read_column, read_term
+from .hypothesis import (
+    Hypothesis,
+    TestSpec,
+    check_marginal,
+    find_term,
+    hypotheses_of,
+    is_random_term,
+    read_test,
+    tested_column,
+    tested_random_term,
+)
+from .model_matrix import Design, build_design
+from .random import RandomEffects, RandomTerm
 
 __all__ = [
     "Coding",
+    "Columns",
+    "Comparison",
     "Design",
     "Hypothesis",
     "MixedFormula",
+    "RandomEffects",
+    "RandomSpec",
     "RandomTerm",
+    "TOLERANCE",
     "TestSpec",
     "build_design",
     "check_marginal",
+    "comparisons_of",
     "find_term",
     "hypotheses_of",
     "is_random_term",
+    "level_text",
     "parse_formula",
+    "read_column",
+    "read_term",
+    "read_test",
     "tested_column",
+    "tested_random_term",
+    "triangle",
+    "unit",
 ]

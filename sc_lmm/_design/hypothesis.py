@@ -1,26 +1,27 @@
 """The `test` argument -> null hypotheses L beta = 0, each a full-rank matrix L (df, p) in the user's coefficients.
 
 A test is a fixed-effect term ("diagnosis"), several terms tested jointly (["age", "sex"]), a contrast of conditions
-("cond(diagnosis='AD') - cond(diagnosis='PD')", the language of formulaic-contrasts), or named contrasts in a dict.
+("cond(diagnosis='AD') - cond(diagnosis='PD')"), named contrasts in a dict, or the random term ("(1 | sample_id)").
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 
 from .._errors import DesignError, alternatives
-from .formula import group_transforms
+from .._names import INTERCEPT, distinct, unquoted
+from .contrast import is_contrast, read_contrast
+from .formula import RandomSpec, read_column, read_random_terms, read_term
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .model_matrix import Coding
+    from .coding import Coding
 
     Array = NDArray[np.float64]
 
@@ -33,6 +34,7 @@ class Hypothesis:
 
     name: str  # the level, column, term or contrast that the comparison is called after
     L: Array  # (df, p)
+    written: tuple[tuple[float, Mapping[str, Any]], ...] = ()  # a contrast's conditions as typed, each with its weight
 
     @property
     def df(self) -> int:
@@ -40,36 +42,63 @@ class Hypothesis:
         return self.L.shape[0]
 
 
+def read_test(test: object) -> str | list[str] | dict[str, str]:
+    """Bring what may be tested into the three forms that it is stored in, or say what may."""
+    if isinstance(test, str):
+        return str(test).strip()
+    if isinstance(test, Mapping) and all(isinstance(part, str) for item in test.items() for part in item):
+        return {str(name): str(contrast) for name, contrast in test.items()}
+    if isinstance(test, Iterable) and not isinstance(test, Mapping):
+        terms = list(test)
+        if all(isinstance(term, str) for term in terms):
+            return [str(term) for term in (sorted(terms) if isinstance(test, set | frozenset) else terms)]
+    msg = (
+        f"test={test!r} is neither a term, nor a list of terms, nor a dict from names to contrasts. For example "
+        f"test=\"diagnosis\", or test={{'AD': \"cond(diagnosis='AD') - cond(diagnosis='control')\"}}."
+    )
+    raise DesignError(msg)
+
+
 def is_random_term(test: TestSpec, coding: Coding) -> bool:
-    """Whether the test is of the random term, ``(1 | group)``."""
-    return isinstance(test, str) and test.replace(" ", "") == f"(1|{coding.group})"
+    """Whether the test is of a random term, e.g. ``(1 | group)``."""
+    return tested_random_term(test, coding) is not None
+
+
+def tested_random_term(test: TestSpec, coding: Coding) -> RandomSpec | None:
+    """The random term of the formula that a test is of."""
+    wanted = {spec.key for spec in read_random_terms(test)} if isinstance(test, str) else set()
+    return next((spec for spec in coding.formula.random if {spec.key} == wanted), None)
 
 
 def tested_column(coding: Coding, test: TestSpec) -> tuple[str, str]:
     """Annotation behind the tested coefficients and what its levels are compared with, for scanpy's plots."""
-    if is_random_term(test, coding):
-        return coding.group, "no variance"
+    random = tested_random_term(test, coding)
+    if random is not None:
+        return random.grouping, "no variance"
     hypotheses = hypotheses_of(coding, test)
     touched = [any(np.abs(h.L[:, columns]).max() > 0 for h in hypotheses) for columns in coding.terms.values()]
-    terms = [term for term, hit in zip(coding.terms, touched, strict=True) if hit and term != "Intercept"]
+    terms = [term for term, hit in zip(coding.terms, touched, strict=True) if hit and term != INTERCEPT]
+    if not terms:  # the mean of the reference: donors are what it is about
+        return coding.group, "zero"
     factor = next((f for f in (coding.factor_of(term) for term in terms) if f is not None), None)
     if factor is None:
-        return terms[0].strip("`"), "zero slope"
-    if isinstance(test, str) and "cond(" not in test:
+        return read_column(terms[0]) or terms[0], "zero slope"
+    if isinstance(test, str) and not is_contrast(test):
         return factor, coding.levels[factor][0]
     return factor, "contrast"
 
 
 def hypotheses_of(coding: Coding, test: TestSpec) -> list[Hypothesis]:
     """Hypotheses that `test` asks for, the first being the one that is shown first."""
-    if isinstance(test, str):
-        return [contrast_hypothesis(coding, test, test)] if "cond(" in test else term_hypotheses(coding, test)
-    if not test:
+    wanted = read_test(test)
+    if isinstance(wanted, str):
+        return [contrast_hypothesis(coding, wanted, wanted)] if is_contrast(wanted) else term_hypotheses(coding, wanted)
+    if not wanted:
         msg = f"test is empty. {alternatives('', _testable(coding))}"
         raise DesignError(msg)
-    if isinstance(test, Mapping):
-        return [contrast_hypothesis(coding, name, expression) for name, expression in test.items()]
-    return [joint_hypothesis(coding, list(test))]
+    if isinstance(wanted, dict):
+        return [contrast_hypothesis(coding, name, expression) for name, expression in wanted.items()]
+    return [joint_hypothesis(coding, wanted)]
 
 
 def term_hypotheses(coding: Coding, test: str) -> list[Hypothesis]:
@@ -79,124 +108,61 @@ def term_hypotheses(coding: Coding, test: str) -> list[Hypothesis]:
     eye = np.eye(len(coding.coef_names))[columns]
     names = [_comparison_name(name, term) for name in coding.coef_names[columns]]
     single = [Hypothesis(name, row[None, :]) for name, row in zip(names, eye, strict=True)]
-    joint = term.strip("`") if term.strip("`") not in names else f"{term} (all levels)"
-    return single if len(single) == 1 else [Hypothesis(joint, eye), *single]
+    if len(single) == 1:
+        return single
+    joint = read_column(term) or term
+    (name,) = distinct([joint if joint not in names else f"{joint} (all levels)"], taken=names, fold=False)
+    return [Hypothesis(name, eye), *single]
 
 
 def joint_hypothesis(coding: Coding, tests: list[str]) -> Hypothesis:
     """All coefficients of several terms are zero."""
-    terms = [find_term(coding, test) for test in dict.fromkeys(tests)]
+    terms = list(dict.fromkeys(find_term(coding, test) for test in tests))
     eye = np.eye(len(coding.coef_names))
     return Hypothesis(" + ".join(terms), np.concatenate([eye[coding.terms[term]] for term in terms]))
 
 
-class Combination:
-    """A linear combination of conditions: rows of X that can be added, subtracted, and multiplied by numbers."""
-
-    def __init__(self, row: Array) -> None:
-        self.row = row
-
-    def __add__(self, other: Combination) -> Combination:
-        """Sum of two combinations."""
-        return Combination(self.row + other.row) if isinstance(other, Combination) else NotImplemented
-
-    def __sub__(self, other: Combination) -> Combination:
-        """Difference of two combinations."""
-        return Combination(self.row - other.row) if isinstance(other, Combination) else NotImplemented
-
-    def __mul__(self, number: float) -> Combination:
-        """Multiply by a number."""
-        return Combination(self.row * float(number)) if isinstance(number, int | float) else NotImplemented
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, number: float) -> Combination:
-        """Divide by a number."""
-        return self * (1 / number)
-
-    def __neg__(self) -> Combination:
-        """Turn the sign."""
-        return self * -1
-
-
 def contrast_hypothesis(coding: Coding, name: str, expression: str) -> Hypothesis:
     """One linear combination of the expected expression under conditions, e.g. ``cond(a='x') - cond(a='y')``."""
-    how = "Add, subtract and scale conditions, for example \"cond(diagnosis='AD') - cond(diagnosis='control')\"."
-    try:
-        value = eval(expression, {"__builtins__": {}}, {"cond": lambda **where: condition(coding, where)})
-    except (ArithmeticError, AttributeError, LookupError, NameError, SyntaxError, TypeError) as error:
-        msg = f"contrast {expression!r} cannot be read: {error}. {how}"
-        raise DesignError(msg) from error
-    if not isinstance(value, Combination) or not np.isfinite(value.row).all():
-        msg = f"contrast {expression!r} is not a combination of conditions. {how}"
-        raise DesignError(msg)
-    if np.abs(value.row).max() < 1e-12:
+    found = read_contrast(expression, coding.row)
+    if np.abs(found.row).max() < 1e-12:
         msg = (
             f"contrast {expression!r} is zero for every coefficient: its conditions are coded alike. Columns not named "
             f"in cond() are at their reference level or 0; name the ones that should differ."
         )
         raise DesignError(msg)
-    return Hypothesis(name, value.row[None, :])
-
-
-def condition(coding: Coding, where: Mapping[str, Any]) -> Combination:
-    """Row of X for a condition; columns that are not named are at their reference level, or 0 for numbers."""
-    variables = coding.formula.variables
-    row: dict[str, Any] = {name: coding.levels[name][0] if name in coding.levels else 0.0 for name in variables}
-    for name, value in where.items():
-        if name not in row:
-            msg = f"cond({name}=...) names a column that is not in the formula. {alternatives(name, variables)}"
-            raise DesignError(msg)
-        row[name] = _level(coding, name, value) if name in coding.levels else _number(name, value)
-    data = pd.DataFrame({name: [value] for name, value in row.items()}, index=[0])
-    for name, levels in coding.levels.items():
-        data[name] = pd.Categorical(data[name], categories=list(levels))
-    context = group_transforms(pd.Series(["a new level"]))
-    return Combination(coding.spec.get_model_matrix(data, context=context).to_numpy(dtype=np.float64)[0])
-
-
-def _level(coding: Coding, name: str, value: object) -> str:
-    if str(value) not in coding.levels[name]:
-        found = alternatives(str(value), coding.levels[name])
-        msg = f"cond({name}={value!r}): no cell has this level, so it is not estimable. {found}"
-        raise DesignError(msg)
-    return str(value)
-
-
-def _number(name: str, value: object) -> float:
-    if not isinstance(value, int | float):
-        msg = f"cond({name}={value!r}): {name!r} is numeric. Give a number."
-        raise DesignError(msg)
-    return float(value)
+    written = tuple((weight, coding.condition(where)) for weight, where in found.written)
+    return Hypothesis(name, found.row[None, :], written)
 
 
 def find_term(coding: Coding, test: str) -> str:
     """Name of the term as the design writes it, or an error that lists the terms."""
-    wanted = _factors(str(test))
-    for term in _testable(coding):
-        if _factors(term) == wanted:
-            _check_coding(coding, term)
-            return term
-    what = "the random grouping, not a fixed effect" if wanted == _factors(coding.group) else "not a fixed-effect term"
+    wanted, name = read_term(str(test)), unquoted(str(test))
+    # First as a formula would read it; what is no term there may be the name of a column.
+    by_grammar = [term for term in _testable(coding) if wanted and read_term(term) == wanted]
+    by_name = [term for term in _testable(coding) if read_column(term) == name]
+    if by_grammar or by_name:
+        term = [*by_grammar, *by_name][0]
+        _check_coding(coding, term)
+        return term
+    what = (
+        "the random grouping, not a fixed effect" if name in coding.formula.group_columns else "not a fixed-effect term"
+    )
     msg = f"test={test!r} is {what} of {coding.formula.text!r}. {alternatives(str(test), _testable(coding))}"
     raise DesignError(msg)
 
 
-def _factors(term: str) -> list[str]:
-    """Factors of a term without blanks, in one order: a:b is b:a."""
-    return sorted(factor.strip("`") for factor in re.sub(r"\s", "", term).split(":"))
-
-
 def check_marginal(coding: Coding, term: str, purpose: str) -> None:
     """Refuse what has no meaning for a term that is part of an interaction, whose columns would keep it."""
-    inside = [other for other in coding.terms if other != term and set(_factors(term)) < set(_factors(other))]
+    factors = set(read_term(term))
+    inside = [other for other in coding.terms if other != term and factors < set(read_term(other))]
     if inside:
         msg = f"Term {term!r} is part of the interaction {inside[0]!r} and cannot be {purpose}. Start from a formula without it."
         raise DesignError(msg)
 
 
 def _testable(coding: Coding) -> list[str]:
-    return [term for term in coding.terms if term != "Intercept"]
+    return [term for term in coding.terms if term != INTERCEPT]
 
 
 def _check_coding(coding: Coding, term: str) -> None:
@@ -210,5 +176,5 @@ def _check_coding(coding: Coding, term: str) -> None:
 
 
 def _comparison_name(coefficient: str, term: str) -> str:
-    level = re.fullmatch(re.escape(term) + r"\[T\.(.*)\]", coefficient)
-    return level.group(1) if level else coefficient.strip("`")
+    level = re.fullmatch(re.escape(term) + r"\[T\.(.*)\]", coefficient, re.DOTALL)
+    return level.group(1) if level else read_column(coefficient) or coefficient

@@ -3,81 +3,39 @@
     y = X beta + Z u + e,   u ~ N(0, sigma_u^2 I),   e ~ N(0, sigma^2 I)
 
 X and Z are the same for every gene, so everything that can be wrong with a model is found here, before the expression
-matrix is read. Z is never formed: a random intercept is one level code per cell.
+matrix is read. Z is never formed: a random intercept is one level code per cell. Of several random terms or slopes
+(:mod:`sc_lmm._design.random`) the first grouping is the one that a design is described by.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from formulaic import Formula, ModelSpec
 from formulaic.errors import FormulaicError
-from natsort import natsorted
-from pandas.api import types
+from formulaic.parser.types import Factor
 
 from .._errors import DesignError, alternatives, listing
-from .formula import MixedFormula, group_transforms, parse_formula
+from .._names import INTERCEPT
+from .aliases import names_in
+from .annotations import as_factor, as_levels, as_value, is_number, level_text, read_annotation
+from .coding import Annotation, Coding
+from .columns import Columns, columns_by_level
+from .formula import MixedFormula, parse_formula
+from .random import RandomEffects, RandomTerm, check_effects, code_effects, random_intercept_of
+from .transforms import group_transforms
+from .weights import cell_weights, relative_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from formulaic import Formula, ModelMatrix
     from numpy.typing import NDArray
 
-
-@dataclass(frozen=True)
-class RandomTerm:
-    """A random intercept ``(1 | name)``: one level per donor."""
-
-    name: str
-    levels: tuple[str, ...]  # (q,)
-    codes: NDArray[np.int32]  # (n,) level of each cell
-
-    @property
-    def sizes(self) -> NDArray[np.float64]:
-        """Cells per level, the diagonal of Z'Z, shape (q,)."""
-        return np.bincount(self.codes, minlength=len(self.levels)).astype(np.float64)
-
-
-@dataclass(frozen=True)
-class Coding:
-    """How the columns of X were made; holds no cells, so that it can live beside a fit."""
-
-    formula: MixedFormula
-    coef_names: tuple[str, ...]  # (p,)
-    terms: dict[str, slice]  # fixed-effect term -> its columns of X
-    levels: dict[str, tuple[str, ...]]  # factor -> its levels, the reference first
-    group: str
-    group_levels: tuple[str, ...]  # (q,)
-    constant: tuple[float, ...] | None  # (p,) coefficients that give every cell a 1, None if X cannot
-    spec: ModelSpec  # formulaic's state: how new data or a contrast is coded the same way
-
-    def factor_of(self, term: str) -> str | None:
-        """Name the annotation behind a term that is one categorical column, None for any other term."""
-        column = term.strip("`")
-        return column if column in self.levels else None
-
-    def without(self, term: str) -> Coding:
-        """Coding of the model that lacks one term; the other columns are as they were."""
-        gone = self.terms[term]
-        width = gone.stop - gone.start
-        rest = {name: columns for name, columns in self.terms.items() if name != term}
-        written = [name for name in rest if name != "Intercept"]
-        fixed = " + ".join(written if "Intercept" in rest else ["0", *written]) or "1"
-        kept = [k for k in range(len(self.coef_names)) if not gone.start <= k < gone.stop]
-        return replace(
-            self,
-            formula=parse_formula(f"~ {fixed} + (1 | {self.group})"),
-            coef_names=tuple(self.coef_names[k] for k in kept),
-            terms={n: slice(s.start - width, s.stop - width) if s.start > gone.start else s for n, s in rest.items()},
-            constant=None
-            if self.constant is None or any(self.constant[gone])
-            else tuple(self.constant[k] for k in kept),
-            spec=self.spec.subset(fixed),
-        )
+    from .aliases import Aliases, Use
 
 
 @dataclass(frozen=True)
@@ -85,13 +43,12 @@ class Design:
     """The model of every gene, for the n cells whose annotations are complete."""
 
     X: NDArray[np.float64]  # (n, p) fixed-effect columns in the user's units
-    coef_names: tuple[str, ...]  # (p,)
-    terms: dict[str, slice]  # fixed-effect term -> its columns of X
+    columns: Columns  # the same by level of the grouping
     random: RandomTerm
     kept: NDArray[np.bool_]  # (n_obs,) cells without missing annotations
-    data: pd.DataFrame  # (n, n_columns) the annotations used, factors as categoricals
-    formula: MixedFormula
-    spec: ModelSpec  # formulaic's state: how new data or a contrast is coded the same way
+    coding: Coding
+    data: pd.DataFrame  # (n, n_annotations) annotations by what `coding` calls them, factors as categoricals
+    effects: tuple[RandomEffects, ...] = ()  # the random terms; empty if `random` is the only one, an intercept
 
     @property
     def n_cells(self) -> int:
@@ -99,177 +56,228 @@ class Design:
         return self.X.shape[0]
 
     @property
-    def coding(self) -> Coding:
-        """The design without its cells."""
-        factors = [c for c in self.formula.variables if isinstance(self.data[c].dtype, pd.CategoricalDtype)]
-        levels = {name: tuple(map(str, self.data[name].cat.categories)) for name in factors}
-        return Coding(
-            formula=self.formula,
-            coef_names=self.coef_names,
-            terms=self.terms,
-            levels=levels,
-            group=self.random.name,
-            group_levels=self.random.levels,
-            constant=self.constant,
-            spec=self.spec,
-        )
+    def formula(self) -> MixedFormula:
+        """The formula, taken apart."""
+        return self.coding.formula
 
-    @cached_property
+    @property
+    def coef_names(self) -> tuple[str, ...]:
+        """Columns of X, (p,)."""
+        return self.coding.coef_names
+
+    @property
+    def terms(self) -> dict[str, slice]:
+        """Fixed-effect term -> its columns of X."""
+        return self.coding.terms
+
+    @property
     def constant(self) -> tuple[float, ...] | None:
         """Coefficients that give every cell a 1, (p,), None if the columns of X cannot."""
-        if "Intercept" in self.coef_names:
-            return tuple(float(name == "Intercept") for name in self.coef_names)
-        length = np.sqrt((self.X**2).mean(axis=0))
-        scaled = self.X / length
-        ones = np.linalg.lstsq(scaled.T @ scaled, scaled.sum(axis=0), rcond=None)[0]
-        return tuple(ones / length) if np.allclose(scaled @ ones, 1.0, atol=1e-8) else None
+        return self.coding.constant
+
+    @property
+    def obs_columns(self) -> set[str]:
+        """Columns of obs that the model names."""
+        fixed = {used.column for used in self.coding.annotations.values()}
+        return fixed | {use.column for use in self.formula.random_uses} | set(self.formula.group_columns)
+
+    def regrouped(self, random: RandomTerm) -> Design:
+        """The same cells and columns under another grouping."""
+        return replace(self, columns=_by_level(self.X, self.coef_names, random), random=random)
+
+    def codes_of(self, factor: str) -> NDArray[np.int64]:
+        """Level of each cell in an annotation that is a factor, (n,)."""
+        found = (
+            a for a, used in self.coding.annotations.items() if used.column == factor and used.categories is not None
+        )
+        return self.data[next(found)].cat.codes.to_numpy().astype(np.int64)
 
     def factor_of(self, term: str) -> str | None:
         """Name the annotation behind a term that is one categorical column, None for any other term."""
         return self.coding.factor_of(term)
 
+    def number_of(self, column: str | None) -> NDArray[np.float64] | None:
+        """Values of a column (n,) that the formula uses as a number, None if it is used otherwise or not."""
+        aliases = [
+            a for a, used in self.coding.annotations.items() if used.column == column and used.categories is None
+        ]
+        return self.data[aliases[0]].to_numpy(dtype=np.float64) if aliases else None
 
-def build_design(formula: str, obs: pd.DataFrame, *, reference: Mapping[str, str] | None = None) -> Design:
+    def levels_of(self, column: str) -> pd.Series:
+        """Levels (n,) of a column that the formula uses as a factor."""
+        used = self.coding.annotations.items()
+        return self.data[next(a for a, u in used if u.column == column and u.categories is not None)]
+
+    def categoricals(self, term: str) -> list[pd.Series | None]:
+        """Levels (n,) of each factor of a term, None for one that is not made of one categorical column."""
+        return [self._categorical(factor) for factor in self.coding.spec_terms[term].factors]
+
+    def _categorical(self, factor: Factor) -> pd.Series | None:
+        used = [name for name in names_in(factor.expr) if name in self.data]
+        if self.coding.kind_of(factor) is not Factor.Kind.CATEGORICAL or len(used) != 1:
+            return None
+        return self.data[used[0]] if self.coding.annotations[used[0]].categories is not None else None
+
+
+def build_design(
+    formula: str, obs: pd.DataFrame, *, reference: Mapping[str, str] | None = None, weights: str | None = None
+) -> Design:
     """Code `formula` on the cells of `obs`.
 
     Parameters
     ----------
     formula
-        lme4's syntax, one random intercept.
+        lme4's syntax.
     obs
         One row per cell, shape (n_obs, n_annotations).
     reference
         Factor -> the level that the others are compared with, by default its first.
+    weights
+        Column of `obs`, or a transform of one as a formula writes it, with a weight for each cell.
     """
     parsed = parse_formula(formula)
     for factor, level in (reference or {}).items():
         _check_is_factor(factor, level, parsed, obs)
-    columns = list(dict.fromkeys([*parsed.variables, parsed.group]))
-    data = pd.DataFrame({name: _annotation(obs, name) for name in columns}, index=obs.index)
-    kept = data.notna().all(axis=1).to_numpy()
+    found = {use: _annotation(obs, use) for use in dict.fromkeys((*parsed.uses, *parsed.random_uses))}
+    groups = {name: as_levels(read_annotation(obs, name)) for name in parsed.group_columns}
+    weighed = None if weights is None else cell_weights(weights, obs)
+    kept = np.logical_and.reduce([column.notna().to_numpy() for column in (*found.values(), *groups.values())])
+    kept &= True if weighed is None else ~np.isnan(weighed)
     if not kept.any():
-        msg = f"No cell has a value in every column of the model ({listing(columns)}). Fill the gaps or drop a column."
+        columns = listing(dict.fromkeys([*(use.column for use in found), *groups]))
+        msg = f"No cell has a value in every column of the model ({columns}). Fill the gaps or drop a column."
         raise DesignError(msg)
-    data = _drop_unused_levels(data[kept], parsed.variables)
+    used = {use: _of_cells(column, kept) for use, column in found.items()}
+    for use, column in used.items():
+        _check_levels(use.column, column)
     for factor, level in (reference or {}).items():
-        data[factor] = _with_reference(data[factor], factor, level)
-    random = _random_intercept(data[parsed.group], parsed.group)
-    X, names, terms, spec = _fixed_effects(parsed, data)
-    return Design(X, names, terms, random, kept, data, parsed, spec)
+        used |= {use: _with_reference(column, level) for use, column in used.items() if use.column == factor}
+    groups = {name: _of_cells(column, kept) for name, column in groups.items()}
+    primary = next(spec for spec in parsed.random if spec.grouping == parsed.group)
+    random = random_intercept_of(primary, groups)
+    random = random if weighed is None else replace(random, weights=relative_weights(weighed[kept]))
+    design = _coded(parsed, {use: used[use] for use in parsed.uses}, random, kept)
+    return _with_effects(design, used, groups)
 
 
-def _check_is_factor(factor: str, level: str, parsed: MixedFormula, obs: pd.DataFrame) -> None:
+def _with_effects(design: Design, used: Mapping[Use, pd.Series], groups: Mapping[str, pd.Series]) -> Design:
+    """Add what there is beside one random intercept."""
+
+    def evaluate(parsed: MixedFormula, formula: Formula, aliases: Aliases, data: pd.DataFrame) -> ModelMatrix:
+        return _matrix(parsed, formula, aliases, data, design.random)
+
+    effects = code_effects(design.formula, used, groups, evaluate)
+    if not effects:
+        return design
+    check_effects(effects, design.X)
+    levels = {term.grouping: term.levels for term in effects}
+    return replace(design, effects=effects, coding=replace(design.coding, groupings=levels))
+
+
+def _check_is_factor(factor: str, level: object, parsed: MixedFormula, obs: pd.DataFrame) -> None:
     if factor not in parsed.variables:
         msg = (
             f"reference={level!r} needs a factor that is a column of the formula, and {factor!r} is not one of "
             f"{listing(parsed.variables)}."
         )
         raise DesignError(msg)
-    if factor in obs and _is_number(obs[factor]):
+    if factor in obs and is_number(obs[factor]):
         msg = f"reference={level!r} needs a factor, and {factor!r} is numeric. Leave reference out."
         raise DesignError(msg)
 
 
-def _is_number(column: pd.Series) -> bool:
-    return types.is_numeric_dtype(column.dtype) and not types.is_bool_dtype(column.dtype)
+def _annotation(obs: pd.DataFrame, use: Use) -> pd.Series:
+    column = read_annotation(obs, use.column)
+    return as_factor(column) if use.as_factor else as_value(column)
 
 
-def _annotation(obs: pd.DataFrame, name: str) -> pd.Series:
-    """Read a column as a number or as a categorical, with scanpy's convention for strings (natural order)."""
-    if name not in obs.columns:
-        msg = f"formula names {name!r}, which is not a column of adata.obs. {alternatives(name, obs.columns)}"
+def _of_cells(column: pd.Series, kept: NDArray[np.bool_]) -> pd.Series:
+    """Values of the cells used, and no level that none of them has."""
+    values = column[kept].reset_index(drop=True)
+    return values.cat.remove_unused_categories() if _is_categorical(values) else values
+
+
+def _is_categorical(column: pd.Series) -> bool:
+    return isinstance(column.dtype, pd.CategoricalDtype)
+
+
+def _check_levels(name: str, column: pd.Series) -> None:
+    levels = [level_text(level) for level in column.cat.categories] if _is_categorical(column) else []
+    if len(levels) == 1:
+        msg = f"Factor {name!r} has one level, {levels[0]!r}, in the cells used. Drop it from the formula."
         raise DesignError(msg)
-    column = obs[name]
-    if isinstance(column, pd.DataFrame):
-        msg = f"adata.obs has several columns named {name!r}. Rename them."
+    hidden = [level for level in levels if level.startswith("__")]
+    if hidden:  # formulaic takes these for notes of its own and makes no column of them
+        msg = f"Factor {name!r} has levels that begin with two underscores: {listing(hidden)}. Rename them."
         raise DesignError(msg)
-    if column.isna().all() and len(column):
-        msg = f"Column {name!r} of adata.obs has no value in any cell. Drop it from the formula."
+
+
+def _with_reference(column: pd.Series, reference: object) -> pd.Series:
+    levels, wanted = list(column.cat.categories), level_text(reference)
+    if wanted not in levels:
+        msg = f"reference={reference!r} is not a level of {str(column.name)!r}. {alternatives(wanted, levels)}"
         raise DesignError(msg)
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        return _with_text_levels(column, name)
-    if _is_number(column):
-        return _finite(column.astype(np.float64), name)
-    if types.is_bool_dtype(column.dtype) or column.map(type).isin((str, bool)).loc[column.notna()].all():
-        text = column.map(str, na_action="ignore")
-        return text.astype(pd.CategoricalDtype(list(natsorted(text.dropna().unique()))))
-    msg = f"Column {name!r} of adata.obs has dtype {column.dtype}. Use numbers, strings or categories."
-    raise DesignError(msg)
+    others = [level for level in levels if level != wanted]
+    return column.cat.reorder_categories([wanted, *others], ordered=False)
 
 
-def _with_text_levels(column: pd.Series, name: str) -> pd.Series:
-    levels = [str(c) for c in column.cat.categories]
-    repeated = sorted({level for level in levels if levels.count(level) > 1})
-    if repeated:
-        msg = f"Column {name!r} of adata.obs has several categories that read {listing(repeated)}. Rename them."
-        raise DesignError(msg)
-    return column.cat.rename_categories(levels)
-
-
-def _finite(column: pd.Series, name: str) -> pd.Series:
-    infinite = int(np.isinf(column.to_numpy()).sum())
-    if infinite:
-        msg = f"Column {name!r} of adata.obs is infinite in {infinite} cells. Set them to NaN to leave these cells out."
-        raise DesignError(msg)
-    return column
-
-
-def _drop_unused_levels(data: pd.DataFrame, fixed: list[str]) -> pd.DataFrame:
-    data = data.copy()
-    for name in data.columns:
-        if not isinstance(data[name].dtype, pd.CategoricalDtype):
-            continue
-        data[name] = data[name].cat.remove_unused_categories()
-        levels = data[name].cat.categories
-        if name in fixed and len(levels) < 2:
-            msg = f"Factor {name!r} has one level, {str(levels[0])!r}, in the cells used. Drop it from the formula."
-            raise DesignError(msg)
-    return data
-
-
-def _with_reference(column: pd.Series, factor: str, reference: str) -> pd.Series:
-    levels = [str(c) for c in column.cat.categories]
-    if str(reference) not in levels:
-        msg = f"reference={reference!r} is not a level of {factor!r}. {alternatives(str(reference), levels)}"
-        raise DesignError(msg)
-    others = [level for level in levels if level != str(reference)]
-    return column.cat.reorder_categories([str(reference), *others], ordered=False)
-
-
-def _fixed_effects(
-    parsed: MixedFormula, data: pd.DataFrame
-) -> tuple[NDArray[np.float64], tuple[str, ...], dict[str, slice], ModelSpec]:
-    try:
-        context = group_transforms(data[parsed.group])
-        matrix = Formula(parsed.fixed).get_model_matrix(data, context=context, na_action="ignore")
-    except FormulaicError as error:
-        msg = f"formula {parsed.text!r} cannot be evaluated on adata.obs: {error}"
-        raise DesignError(msg) from error
+def _coded(parsed: MixedFormula, used: Mapping[Use, pd.Series], random: RandomTerm, kept: NDArray[np.bool_]) -> Design:
+    """Code the columns of X with formulaic, and give everything the name that the formula gives it."""
+    levels = {use: column.cat.categories if _is_categorical(column) else None for use, column in used.items()}
+    formula, aliases = parsed.aliased(
+        avoid=[str(level) for found in levels.values() if found is not None for level in found]
+    )
+    called = aliases.used_in(formula)
+    data = pd.DataFrame({alias: used[use] for alias, use in called.items()}, index=range(int(kept.sum())))
+    matrix = _matrix(parsed, formula, aliases, data, random)
     spec = matrix.model_spec
+    names = tuple(aliases.restore(str(name)) for name in spec.column_names)
     X = np.ascontiguousarray(matrix.to_numpy(dtype=np.float64))
-    names = tuple(str(name) for name in spec.column_names)
+    _check_columns(X, names)
+    columns = _by_level(X, names, random)
+    terms = {aliases.term_text(term) if str(term) != "1" else INTERCEPT: term for term in spec.term_slices}
+    coding = Coding(
+        formula=parsed,
+        coef_names=names,
+        terms={name: spec.term_slices[term] for name, term in terms.items()},
+        group=random.name,
+        group_levels=random.levels,
+        constant=_constant(columns, names),
+        annotations={alias: Annotation(use.column, levels[use]) for alias, use in called.items()},
+        spec=spec,
+        spec_terms=terms,
+    )
+    return Design(X, columns, random, kept, coding, data)
+
+
+def _matrix(
+    parsed: MixedFormula, formula: Formula, aliases: Aliases, data: pd.DataFrame, random: RandomTerm
+) -> ModelMatrix:
+    group = pd.Series(pd.Categorical.from_codes(random.codes, pd.Index(random.levels)))
+    try:
+        return formula.get_model_matrix(data, context=group_transforms(group), na_action="ignore")
+    except (FormulaicError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        msg = f"formula {parsed.text!r} cannot be evaluated on adata.obs: {aliases.restore(str(error))}"
+        raise DesignError(msg) from error
+
+
+def _check_columns(X: NDArray[np.float64], names: Sequence[str]) -> None:
     for name, column in zip(names, X.T, strict=True):
         if not np.isfinite(column).all():
             n_bad = int((~np.isfinite(column)).sum())
             msg = f"Fixed-effect column {name!r} is not finite in {n_bad} cells. Check the transform for these values."
             raise DesignError(msg)
-    terms = {_term_name(term): columns for term, columns in spec.term_slices.items()}
-    return X, names, terms, spec
-
-
-def _term_name(term: object) -> str:
-    return "Intercept" if str(term) == "1" else str(term)
-
-
-def _random_intercept(column: pd.Series, name: str) -> RandomTerm:
-    if not isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(pd.CategoricalDtype(sorted(column.unique())))
-    levels = tuple(str(c).removesuffix(".0") for c in column.cat.categories)
-    supported = "A random intercept needs several cells in each of several donors."
-    if len(levels) < 2:
-        msg = f"Random term (1 | {name}) has one level, {levels[0]!r}. {supported}"
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        msg = f"Several coefficients would be called {listing(repeated)}. Rename the level or the column."
         raise DesignError(msg)
-    if len(levels) >= len(column):
-        msg = f"Random term (1 | {name}) has as many levels as cells ({len(levels)}). {supported}"
-        raise DesignError(msg)
-    return RandomTerm(name, levels, np.asarray(column.cat.codes, dtype=np.int32))
+
+
+def _by_level(X: NDArray[np.float64], names: Sequence[str], random: RandomTerm) -> Columns:
+    intercept = names.index(INTERCEPT) if INTERCEPT in names else None
+    return columns_by_level(X, random.codes, random.sizes, intercept, random.weights)
+
+
+def _constant(columns: Columns, names: Sequence[str]) -> tuple[float, ...] | None:
+    """Coefficients that give every cell a 1, (p,), None if the columns of X cannot."""
+    return tuple(float(name == INTERCEPT) for name in names) if INTERCEPT in names else columns.constant

@@ -1,23 +1,47 @@
 """A question about fitted models -> its answer: tests, p-values, intervals, predictions and power."""
 
+from .answers import Choices, is_moderated
 from .fitted import LmmFit
-from .permutation import check_permutable, draw_orders, permute_levels
-from .power import Simulation, balanced_power, balanced_statistics, cohorts, simulated_power
+from .permutation import Exchange, draw_orders, plan_exchange
+from .pilot import Pilot, only_hypothesis, pilot_of_fit
+from .power import (
+    DEFAULT_ICC,
+    LEARNED,
+    Power,
+    Simulation,
+    balanced_power,
+    balanced_statistics,
+    cohorts,
+    known_power,
+    simulated_power,
+)
+from .prior import ENOUGH_GENES, FEWEST_GENES
 from .summary import GeneSummary, TestResult
 from .tests import METHODS, check_choices
 
 __all__ = [
+    "Choices",
+    "DEFAULT_ICC",
+    "ENOUGH_GENES",
+    "Exchange",
+    "FEWEST_GENES",
     "GeneSummary",
+    "LEARNED",
     "LmmFit",
     "METHODS",
+    "Pilot",
+    "Power",
     "Simulation",
     "TestResult",
     "balanced_power",
     "balanced_statistics",
     "check_choices",
-    "check_permutable",
     "cohorts",
     "draw_orders",
-    "permute_levels",
+    "is_moderated",
+    "known_power",
+    "only_hypothesis",
+    "pilot_of_fit",
+    "plan_exchange",
     "simulated_power",
 ]

@@ -12,14 +12,14 @@ Bartlett 1937 for the idea; Zucker, Lieberman & Manor 2000 and Manor & Zucker 20
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import linalg, special
+from scipy import special
 
 from .._blas import one_blas_thread
 from .._model import Profile, profile, project, spectrum
-from .._statistics import null_model, within_products
+from .._statistics import null_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,7 +58,7 @@ def calibrate(stats: SufficientStatistics, hypothesis: Hypothesis, *, seed: int 
     n_levels = stats.sizes.size
     n_draws = int(np.clip(_BUDGET // n_levels, _FEWEST_DRAWS, _MOST_DRAWS))
     rho = _GRID * n_levels / stats.n_cells
-    if _within_df(stats) <= 0:  # nothing is left to estimate sigma from: no gene can be fitted
+    if stats.rest_df <= 0:  # nothing is left to estimate sigma from: no gene can be fitted
         return Calibration(rho, np.ones(rho.size), np.zeros(rho.size), 0, seed)
     donors, cells = draw_parts(stats, n_draws, np.random.default_rng(seed))
     with one_blas_thread():
@@ -77,36 +77,29 @@ def draw_parts(
     A gene under the null hypothesis with beta = 0 and sigma = 1 is sqrt(rho) u + e.
     """
     q, sizes = stats.sizes.size, stats.sizes[:, None]
-    values, vectors = linalg.eigh(within_products(stats))
-    vectors *= np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(values.size)])
-    used = values > 1e-11 * stats.n_cells
-    u, e = rng.standard_normal((2, q, n_draws))[:, _canonical_rank(stats)]
-    z = rng.standard_normal((int(used.sum()), n_draws))
-    rest = rng.chisquare(_within_df(stats), n_draws)
-    means = e / np.sqrt(sizes)
-    common = {"nonzero": np.full(n_draws, stats.n_cells), "shift": np.zeros(n_draws)}
-    donors = replace(stats, XtY=stats.ZtX.T @ u, ZtY=sizes * u, yty=(sizes * u**2).sum(axis=0), **common)
-    cells = replace(
-        stats,
-        XtY=stats.ZtX.T @ means + (vectors[:, used] * np.sqrt(values[used])) @ z,
-        ZtY=sizes * means,
-        yty=(e**2).sum(axis=0) + (z**2).sum(axis=0) + rest,
-        **common,
-    )
+    rank, within = _canonical(stats)
+    u, e = rng.standard_normal((2, q, n_draws))[:, rank]
+    z = within @ rng.standard_normal((within.shape[1], n_draws))
+    rest = rng.chisquare(stats.rest_df, n_draws)
+    nothing = np.zeros(n_draws)
+    common: dict[str, Any] = {"nonzero": np.full(n_draws, stats.n_cells), "shift": nothing}
+    donors = replace(stats, ZtY=sizes * u, DtY=np.zeros_like(z), rest=nothing, **common)
+    cells = replace(stats, ZtY=np.sqrt(sizes) * e, DtY=z, rest=rest, **common)
     return donors, cells
 
 
-def _within_df(stats: SufficientStatistics) -> int:
-    """Cells less levels and columns that vary within levels."""
-    rank = np.linalg.matrix_rank(within_products(stats), tol=1e-11 * stats.n_cells, hermitian=True)
-    return stats.n_cells - stats.sizes.size - int(rank)
+def _canonical(stats: SufficientStatistics) -> tuple[NDArray[np.int64], Array]:
+    """Rank of each level by what it is (q,), and axes within levels (w, w), whatever the order of levels and columns.
 
-
-def _canonical_rank(stats: SufficientStatistics) -> NDArray[np.int64]:
-    """Rank of each level by what it is, so that neither the order of levels nor of columns changes a factor."""
-    means = stats.ZtX / stats.sizes[:, None]
+    Draws belong to these, so that neither order changes a factor. Both are found in the user's columns, in units of
+    their spread.
+    """
+    means = stats.ZtX / stats.sizes[:, None] @ stats.directions
     keys = np.round([(means**2).sum(axis=1), means.sum(axis=1), stats.sizes], 9)
-    return np.argsort(np.lexsort(keys))
+    axes, values, vectors = np.linalg.svd(stats.DtX @ stats.directions)
+    signs = np.ones(len(axes))
+    signs[: values.size] = np.sign([v[np.abs(v).argmax()] for v in vectors[: values.size]])
+    return np.argsort(np.lexsort(keys)), (axes * signs)[:, ::-1]
 
 
 def _profiles(donors: SufficientStatistics, cells: SufficientStatistics, rho: Array) -> list[Profile]:
@@ -134,7 +127,7 @@ def _controls(full: Profile, null: Profile, rho: Array, stats: SufficientStatist
     The residual sums of squares of all cells, and of the level means alone, are independent chi-squares in the full
     model and its difference to the null, so their ratio is Beta and E[-log] a difference of digamma functions.
     """
-    n, p, df = stats.n_cells, stats.XtX.shape[0], hypothesis.df
+    n, p, df = stats.n_cells, stats.n_columns, hypothesis.df
     rss, rss_null = full.rss(rho), null.rss(rho)
     cells = n * np.log(rss_null / rss)
     cells -= n * (special.digamma((n - p + df) / 2) - special.digamma((n - p) / 2))

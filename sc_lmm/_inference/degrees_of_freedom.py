@@ -9,7 +9,8 @@ X within levels and B_j = n_j x_j x_j' of its level means,
     Q_11, Q_12, Q_22                       = sum n_j^2 B_j / d_j^3,  sum n_j B_j / d_j^3,  W/s^3 + sum B_j / d_j^3
 
 and, in the spectral coordinates of `deviance` with v_k = s + tau d_k and nu = n - p - r, the restricted deviance is
-sum log v_k + sum eta_k^2 / v_k + nu log s + rss_0 / s, so its information in (tau, s) is three sums.
+sum log v_k + sum eta_k^2 / v_k + nu log s + rss_0 / s, so its information in (tau, s) is three sums. Everything but
+the covariances of beta is computed in units of the gene's own variance, s = 1, so that no power of it is too large.
 
 The variance scale matters: on the standard-deviation scale of the usual programs the derivative vanishes at
 sigma_u = 0, and a boundary gene would be given n - p degrees of freedom.
@@ -23,8 +24,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .._design import TOLERANCE
 from .._model import BOUNDARY
-from .._statistics import within_products
+from .._statistics import standard_rows, within_products
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
     from .._statistics import SufficientStatistics
 
     Array = NDArray[np.float64]
+
+
+# Standard errors further apart than this are of columns in different units, and half of the digits of their products go.
+_APART = 1e4
 
 
 class FTest(NamedTuple):
@@ -56,19 +62,14 @@ def between_within(stats: SufficientStatistics, fit: Fit, L: Array) -> FTest:
 
     Schluchter & Elashoff 1990, the DDFM=BW of SAS: exact for balanced donors, never more than the donors can give.
     """
-    constant, q = _constant_columns(stats), stats.sizes.size
+    constant, q = stats.is_constant, stats.sizes.size
     df = q - constant.sum() if judged_between(stats, L) else stats.n_cells - q - (~constant).sum()
     return wald(fit, L, np.full(fit.rho.size, float(df)))
 
 
 def judged_between(stats: SufficientStatistics, L: Array) -> bool:
     """Whether the hypothesis touches a column that is constant within every level."""
-    touched = np.abs(L @ stats.basis).max(axis=0) > 1e-12
-    return bool((touched & _constant_columns(stats)).any())
-
-
-def _constant_columns(stats: SufficientStatistics) -> NDArray[np.bool_]:
-    return np.asarray(np.diag(within_products(stats)) <= 1e-10 * stats.n_cells)
+    return bool((np.abs(standard_rows(stats, L)[:, stats.is_constant]) > TOLERANCE).any())
 
 
 def wald(fit: Fit, L: Array, df: Array) -> FTest:
@@ -83,9 +84,11 @@ def satterthwaite(stats: SufficientStatistics, objective: Profile, fit: Fit, L: 
     The information is the observed one, as lmerTest's, and the expected one at the boundary or where the observed one
     is not positive.
     """
-    vcov = L @ fit.vcov @ L.T
-    variances, vectors = np.linalg.eigh(np.where(np.isnan(vcov), np.eye(L.shape[0]), vcov))
-    contrasts = np.swapaxes(vectors, 1, 2) @ (L @ stats.basis)  # (G, q, p) rows are independent contrasts
+    vcov = _finite(L @ fit.vcov @ L.T) / fit.sigma2[:, None, None]
+    unit = _units(vcov)
+    variances, vectors = np.linalg.eigh(_finite(vcov / unit[:, :, None] / unit[:, None, :]))
+    # (G, q, p) rows are independent contrasts
+    contrasts = np.swapaxes(vectors, 1, 2) @ ((L @ stats.basis) / unit[:, :, None])
     moments = _moments(stats, fit)
     gradient = np.stack([-_sandwich(contrasts, moments.Phi @ P @ moments.Phi) for P in moments.P], axis=-1)
     spread = np.einsum("gqi,gij,gqj->gq", gradient, _covariance_of_variances(objective, fit), gradient)
@@ -93,15 +96,24 @@ def satterthwaite(stats: SufficientStatistics, objective: Profile, fit: Fit, L: 
     return wald(fit, L, np.where(fit.usable, df, np.nan))
 
 
+def _units(vcov: Array) -> Array:
+    """Units for the coefficients of a joint test, (G, q): one for all, as lmerTest has it, unless that loses some.
+
+    Independent contrasts of coefficients in very different units would be rounding for all but the largest.
+    """
+    se = np.sqrt(np.diagonal(vcov, axis1=1, axis2=2))
+    largest = se.max(axis=1, keepdims=True)
+    return np.where(largest > _APART * se.min(axis=1, keepdims=True), se, largest)
+
+
 def kenward_roger(stats: SufficientStatistics, objective: Profile, fit: Fit, L: Array) -> FTest:
     """Adjusted covariance and the F approximation of Kenward & Roger 1997, as in pbkrtest."""
     K, q = L @ stats.basis, L.shape[0]
     moments = _moments(stats, fit)
-    # No information on tau at all, where fixed effects tell every level apart, leaves that of sigma^2.
-    cov = np.linalg.pinv(_expected_information(objective, fit), hermitian=True)
+    cov = _inverse(_expected_information(objective, fit))
     Phi, P = moments.Phi, moments.P
     inner = sum(cov[:, i, j, None, None] * (moments.Q[i][j] - P[i] @ Phi @ P[j]) for i in range(2) for j in range(2))
-    adjusted = K @ (Phi + 2 * Phi @ inner @ Phi) @ K.T
+    adjusted = fit.sigma2[:, None, None] * (K @ (Phi + 2 * Phi @ inner @ Phi) @ K.T)
     Theta = K.T @ np.linalg.inv(K @ Phi @ K.T) @ K
     T = [Theta @ Phi @ P_i @ Phi for P_i in P]
     trace = [np.trace(T_i, axis1=1, axis2=2) for T_i in T]
@@ -130,19 +142,18 @@ def _kenward_roger_moments(A1: Array, A2: Array, q: int) -> tuple[Array, Array]:
 
 def _moments(stats: SufficientStatistics, fit: Fit) -> _Moments:
     """The matrices of the module's docstring for every gene."""
-    p, n = stats.XtX.shape[0], stats.sizes
+    p, n = stats.n_columns, stats.sizes
     xbar = stats.ZtX / n[:, None]
     outer = (xbar[:, :, None] * xbar[:, None, :]).reshape(-1, p * p)
     W = within_products(stats)
-    s = fit.sigma2[:, None, None]
-    d = fit.sigma2[:, None] * (1 + fit.rho[:, None] * n)  # (G, q)
+    d = 1 + fit.rho[:, None] * n  # (G, q)
 
     def between(weight: Array) -> Array:
         return (weight @ outer).reshape(-1, p, p)
 
-    Phi: Any = np.linalg.inv(_finite(W / s + between(n / d)))
-    P = (-between(n**2 / d**2), -(W / s**2 + between(n / d**2)))
-    Q11, Q12, Q22 = between(n**3 / d**3), between(n**2 / d**3), W / s**3 + between(n / d**3)
+    Phi: Any = np.linalg.inv(_finite(W + between(n / d)))
+    P = (-between(n**2 / d**2), -(W + between(n / d**2)))
+    Q11, Q12, Q22 = between(n**3 / d**3), between(n**2 / d**3), W + between(n / d**3)
     return _Moments(Phi, P, ((Q11, Q12), (Q12, Q22)))
 
 
@@ -154,18 +165,18 @@ def _finite(matrices: Array) -> Array:
 def _expected_information(objective: Profile, fit: Fit) -> Array:
     """Information of the restricted likelihood in (tau, s), (G, 2, 2)."""
     d, nu = objective.spectrum.d[:, None], objective.spectrum.dof - objective.spectrum.d.size
-    v = fit.sigma2 * (1 + fit.rho * d)
-    tt, ts, ss = (d**2 / v**2).sum(axis=0), (d / v**2).sum(axis=0), (1 / v**2).sum(axis=0) + nu / fit.sigma2**2
+    v = 1 + fit.rho * d
+    tt, ts, ss = (d**2 / v**2).sum(axis=0), (d / v**2).sum(axis=0), (1 / v**2).sum(axis=0) + nu
     return _finite(_symmetric(tt, ts, ss) / 2)
 
 
 def _observed_information(objective: Profile, fit: Fit) -> Array:
     """Half the Hessian of the restricted deviance in (tau, s), (G, 2, 2)."""
     d, nu = objective.spectrum.d[:, None], objective.spectrum.dof - objective.spectrum.d.size
-    v = fit.sigma2 * (1 + fit.rho * d)
-    curvature = 2 * objective.eta2.T / v**3 - 1 / v**2
+    v = 1 + fit.rho * d
+    curvature = 2 * (objective.eta2.T / fit.sigma2) / v**3 - 1 / v**2
     tt, ts = (d**2 * curvature).sum(axis=0), (d * curvature).sum(axis=0)
-    ss = curvature.sum(axis=0) + 2 * objective.rss_0 / fit.sigma2**3 - nu / fit.sigma2**2
+    ss = curvature.sum(axis=0) + 2 * objective.rss_0 / fit.sigma2 - nu
     return _finite(_symmetric(tt, ts, ss) / 2)
 
 
@@ -173,7 +184,18 @@ def _covariance_of_variances(objective: Profile, fit: Fit) -> Array:
     observed, expected = _observed_information(objective, fit), _expected_information(objective, fit)
     positive = (observed[:, 0, 0] > 0) & (np.linalg.det(observed) > 0)
     use_observed = positive & (fit.status != BOUNDARY)
-    return np.linalg.pinv(np.where(use_observed[:, None, None], observed, expected), hermitian=True)
+    return _inverse(np.where(use_observed[:, None, None], observed, expected))
+
+
+def _inverse(information: Array) -> Array:
+    """Covariance of (tau, s), each in units of its own: with 1e6 times the variance their information is 1e-12 times.
+
+    No information on tau at all, where fixed effects tell every level apart, leaves that of sigma^2.
+    """
+    unit = np.sqrt(np.diagonal(information, axis1=1, axis2=2))
+    unit = np.where(unit > 0, unit, 1.0)
+    unit = unit[:, :, None] * unit[:, None, :]
+    return np.linalg.pinv(information / unit, hermitian=True) / unit
 
 
 def _symmetric(a: Array, b: Array, c: Array) -> Array:
@@ -198,6 +220,8 @@ def _combine(df: Array) -> Array:
 
 
 def _quadratic(values: Array, matrices: Array) -> Array:
-    """x' M^-1 x per gene, NaN where there is no estimate."""
+    """x' M^-1 x per gene, in units of its standard errors, NaN where there is no estimate."""
+    unit = np.sqrt(np.diagonal(_finite(matrices), axis1=1, axis2=2))
+    values, matrices = values / unit, matrices / unit[:, :, None] / unit[:, None, :]
     solved = np.linalg.solve(_finite(matrices), np.nan_to_num(values)[:, :, None])[:, :, 0]
     return np.where(np.isnan(values).any(axis=1), np.nan, (values * solved).sum(axis=1))

@@ -6,34 +6,41 @@ starts from the same statistics.
 
 from __future__ import annotations
 
-import pickle
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import cached_property
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy import linalg
 
 from .._design import Hypothesis, TestSpec, check_marginal, find_term, hypotheses_of, is_random_term
-from .._errors import DesignError, alternatives
-from .._model import STATUS, Fit, Profile, fit_models, profile, spectrum
+from .._errors import DesignError, alternatives, warn
+from .._names import random_intercept
 from .._statistics import null_model
-from .calibration import Calibration, calibrate
+from .._words import unit
+from . import storage
+from .answers import Answer, Choices, answer, answer_variance, is_moderated
 from .degrees_of_freedom import judged_between
-from .intervals import profile_interval
-from .random_effect import random_effect_interval, random_effects, variance_test
+from .estimates import Estimates, Workers
+from .fold_change import log2_fold_changes
+from .random_effect import random_effect_interval, random_effects
 from .summary import GeneSummary, TestResult
-from .tests import Test, adjust, check_choices, f_test, likelihood_ratio, t_interval, unusable_as_nan
+from .table import result_table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from .._design import Coding
+    from .._model import Fit
     from .._statistics import SufficientStatistics
+    from .calibration import Calibration
 
 
-@dataclass
+@dataclass(frozen=True, repr=False)
 class LmmFit:
     """A linear mixed model of every gene, fitted to the cells once.
 
@@ -47,17 +54,22 @@ class LmmFit:
     n_dropped: int = 0  # cells left out for missing annotations
     n_jobs: int | None = None
     show_progress: bool | None = None
-    _models: dict[str, Any] = field(default_factory=dict, repr=False)
+    cautions: Callable[[Coding, TestSpec], Iterable[str]] | None = None  # what to warn of when a test is asked for
+
+    @cached_property
+    def estimates(self) -> Estimates:
+        """Fits made so far."""
+        return Estimates(self.stats, self.coding.coef_names, Workers(self.n_jobs, self.show_progress))
 
     @property
     def ml(self) -> Fit:
         """Maximum-likelihood estimates of the full model."""
-        return self._kept("ml", lambda: self._fit(self.stats, reml=False))
+        return self.estimates.ml
 
     @property
     def reml(self) -> Fit:
         """Restricted maximum-likelihood estimates of the full model."""
-        return self._kept("reml", lambda: self._fit(self.stats, reml=True))
+        return self.estimates.reml
 
     def test(
         self,
@@ -65,29 +77,40 @@ class LmmFit:
         *,
         method: str = "lrt",
         calibrate: bool = True,
-        moderate: bool = False,
+        moderate: bool | None = None,
         conf_level: float | None = 0.95,
         corr_method: str = "benjamini-hochberg",
         seed: int = 0,
     ) -> TestResult:
         """Test a term, several terms, contrasts, or the random term; see :func:`sc_lmm.tl.lmm_de`."""
-        check_choices(method, corr_method, moderate=moderate, conf_level=conf_level)
+        choices = Choices(method, calibrate, moderate, conf_level, corr_method, seed)
+        self.warn(test)
         if is_random_term(test, self.coding):
-            return TestResult({f"(1 | {self.coding.group})": self._variance_table(seed, corr_method)}, "rlrt")
+            name = random_intercept(self.coding.group)
+            return TestResult({name: self._table(answer_variance(self.estimates, name, seed), corr_method)}, "rlrt")
         tables = {}
-        for hypothesis in hypotheses_of(self.coding, test):
-            outcome = self._outcome(hypothesis, method, calibrate=calibrate, moderate=moderate, seed=seed)
-            limits = self._limits(outcome, hypothesis, conf_level)
-            tables[hypothesis.name] = self._table(outcome, limits, corr_method)
-        return TestResult(tables, method)
+        for hypothesis in self._hypotheses(test):
+            found = answer(self.estimates, hypothesis, choices)
+            tables[hypothesis.name] = self._table(found, corr_method, hypothesis)
+        return TestResult(tables, method, moderated=is_moderated(self.estimates, choices))
+
+    def warn(self, test: TestSpec) -> None:
+        """Warn, once for this fit, of what changes the meaning of the p-values of a test."""
+        for sentence in self.cautions(self.coding, test) if self.cautions else ():
+            warn(sentence)
 
     def pvals(
-        self, test: TestSpec, *, method: str = "lrt", calibrate: bool = True, moderate: bool = False, seed: int = 0
+        self,
+        test: TestSpec,
+        *,
+        method: str = "lrt",
+        calibrate: bool = True,
+        moderate: bool | None = None,
+        seed: int = 0,
     ) -> NDArray[np.float64]:
         """P-values of the first comparison alone, (G,), without intervals or tables: for simulations."""
-        check_choices(method, "benjamini-hochberg", moderate=moderate)
-        hypothesis = hypotheses_of(self.coding, test)[0]
-        return self._outcome(hypothesis, method, calibrate=calibrate, moderate=moderate, seed=seed).pval
+        choices = Choices(method, calibrate, moderate, conf_level=None, seed=seed)
+        return answer(self.estimates, self._hypotheses(test)[0], choices).test.pval
 
     def contrast(self, contrast: str | dict[str, str], **choices: Any) -> TestResult:
         """Test contrasts of conditions, e.g. ``"cond(diagnosis='AD') - cond(diagnosis='control')"``."""
@@ -100,8 +123,11 @@ class LmmFit:
         coding = self.coding.without(name)
         keep = [self.coding.coef_names.index(c) for c in coding.coef_names]
         eye = np.eye(len(self.coding.coef_names))
-        stats = self.stats.restrict(linalg.null_space(eye[self.coding.terms[name]] @ self.stats.basis))
-        return replace(self, coding=coding, stats=replace(stats, basis=stats.basis[keep]), _models={})
+        stats = null_model(self.stats, Hypothesis(name, eye[self.coding.terms[name]]))
+        columns, origin = stats.columns[:, keep], stats.origin[keep]
+        return replace(
+            self, coding=coding, stats=replace(stats, basis=stats.basis[keep], columns=columns, origin=origin)
+        )
 
     def gene(self, name: str) -> GeneSummary:
         """Summary of one gene's fit as lme4 prints it, with its random effects."""
@@ -121,22 +147,17 @@ class LmmFit:
 
     def calibration(self, hypothesis: Hypothesis, seed: int = 0) -> Calibration:
         """Calibration table of the likelihood ratio of one hypothesis."""
-        one = self.stats.genes(slice(0, 1))
-        return self._kept(f"calibration {seed} {hypothesis.L.tolist()}", lambda: calibrate(one, hypothesis, seed=seed))
+        return self.estimates.calibration(hypothesis, seed)
 
     def save(self, path: str | Path) -> None:
-        """Write the fit to a file. Load it with :meth:`load`, and only from sources you trust: it is a pickle."""
-        with Path(path).open("wb") as file:
-            pickle.dump(self, file)
+        """Write the statistics and the coding, from which every answer follows, to a file."""
+        storage.save(self, path)
 
     @staticmethod
     def load(path: str | Path) -> LmmFit:
-        """Read a fit that :meth:`save` wrote."""
-        with Path(path).open("rb") as file:
-            fit = pickle.load(file)
-        if not isinstance(fit, LmmFit):
-            msg = f"{str(path)!r} does not hold an LmmFit but a {type(fit).__name__}."
-            raise TypeError(msg)
+        """Read a fit that :meth:`save` wrote. Nothing that the file holds is run."""
+        fit: LmmFit = storage.load(path, LmmFit)
+        fit.coding.check_code()
         return fit
 
     def __repr__(self) -> str:
@@ -144,115 +165,34 @@ class LmmFit:
         stats = self.stats
         return (
             f"LmmFit of {stats.n_genes:,} genes: {self.coding.formula.text}\n"
-            f"    {stats.n_cells:,} cells of {stats.sizes.size} {self.coding.group}, "
+            f"    {stats.n_cells:,} cells of {unit(self.coding.group, stats.sizes.size)}, "
             f"{int(stats.sizes.min())} to {int(stats.sizes.max())} cells each\n"
             f"    coefficients: {', '.join(self.coding.coef_names)}\n"
             f"    .test(term) .contrast(...) .drop(term) .gene(name) .ranef(gene) .save(path)"
         )
 
     def _repr_html_(self) -> str:
-        lines = [line.strip() for line in repr(self).splitlines()]
+        lines = [escape(line.strip()) for line in repr(self).splitlines()]
         return f"<b>{lines[0]}</b><br>" + "<br>".join(lines[1:])
 
-    def _outcome(self, hypothesis: Hypothesis, method: str, *, calibrate: bool, moderate: bool, seed: int) -> Test:
-        if self._n_directions == 0 and judged_between(self.stats, hypothesis.L):
+    def _hypotheses(self, test: TestSpec) -> list[Hypothesis]:
+        """Hypotheses of the test, or an error where no degrees of freedom are left to judge one by."""
+        hypotheses = hypotheses_of(self.coding, test)
+        if self.estimates.n_directions == 0 and any(judged_between(self.stats, h.L) for h in hypotheses):
             msg = (
                 f"The coefficients that differ between {self.coding.group} use up all {self.stats.sizes.size} of them: "
                 f"nothing is left to estimate their variance from. Drop such a covariate, or add donors."
             )
             raise DesignError(msg)
-        if method != "lrt":
-            objective = self._objective()
-            outcome = f_test(self.stats, objective, self.reml, hypothesis, method, moderate=moderate)
-            return unusable_as_nan(outcome, self.reml)
-        null = self._kept(
-            f"null {hypothesis.L.tolist()}",
-            lambda: self._fit(null_model(self.stats, hypothesis), reml=False, estimates=False),
-        )
-        factor = self._factor(hypothesis, seed) if calibrate else np.ones(self.stats.n_genes)
-        return likelihood_ratio(self.ml, null, hypothesis, factor)
+        return hypotheses
 
-    def _limits(self, test: Test, hypothesis: Hypothesis, conf_level: float | None) -> tuple[Any, Any]:
-        if hypothesis.df > 1 or conf_level is None:
-            nothing = np.full(self.stats.n_genes, np.nan)
-            return nothing, nothing
-        if test.method == "lrt":
-            choices: dict[str, Any] = {"n_jobs": self.n_jobs, "show_progress": self.show_progress}
-            return profile_interval(self.stats, self.ml, hypothesis, conf_level, test.factor, **choices)
-        return t_interval(test, conf_level)
-
-    def _factor(self, hypothesis: Hypothesis, seed: int) -> Any:
-        """Calibration factor at each gene's rho under the null model, estimated by REML."""
-        null = null_model(self.stats, hypothesis)
-        rho = self._kept(f"null rho {hypothesis.L.tolist()}", lambda: self._fit(null, reml=True, estimates=False).rho)
-        return self.calibration(hypothesis, seed).at(rho)
-
-    def _variance_table(self, seed: int, corr_method: str) -> pd.DataFrame:
-        fit = self.reml
-        result = variance_test(self._objective(), fit, seed=seed)
-        nothing = np.full(fit.rho.size, np.nan)
-        outcome = Test(
-            name=f"(1 | {self.coding.group})",
-            method="rlrt",
-            coef=nothing,
-            se=nothing,
-            stat=result.stat,
-            df=np.where(np.isnan(result.stat), np.nan, 1.0),
-            log_pval=result.log_pval,
-            log_pval_chi2=nothing,
-            factor=np.ones(fit.rho.size),
-            loglik_null=fit.loglik - result.stat / 2,
-        )
-        return self._table(outcome, (nothing, nothing), corr_method)
-
-    def _table(self, test: Test, limits: tuple[Any, Any], corr_method: str) -> pd.DataFrame:
-        fit = self.ml if test.method == "lrt" else self.reml
-        missing = np.isnan(test.stat)
-        log2_per_unit = np.nan if self.log_base is None else np.log2(self.log_base)
-        is_ratio = test.method in ("lrt", "rlrt")
-        columns = {
-            "coef": test.coef,
-            "se": test.se,
-            "ci_low": limits[0],
-            "ci_high": limits[1],
-            "logfoldchanges": test.coef * log2_per_unit,
-            "scores": test.scores,
-            "df": test.df,
-            "pvals": test.pval,
-            "pvals_adj": adjust(test.pval, corr_method),
-            "log10_pvals": test.log_pval / np.log(10),
-            "lrt": test.stat if is_ratio else np.full(missing.size, np.nan),
-            "pvals_chi2": np.exp(test.log_pval_chi2),
-            "calibration": test.factor,
-            f"sd_{self.coding.group}": fit.sd_random,
-            "sd_residual": np.sqrt(fit.sigma2),
-            "icc": fit.icc,
-            "loglik": np.where(missing, np.nan, fit.loglik),
-            "loglik_null": test.loglik_null,
-            "pct_expressed": self.stats.nonzero / self.stats.n_cells,
-            "status": pd.Categorical.from_codes(fit.status.astype(int), dtype=pd.CategoricalDtype(list(STATUS))),
-        }
-        return pd.DataFrame(columns, index=self.var_names)
-
-    @property
-    def _n_directions(self) -> int:
-        """Directions in which levels differ beside the fixed effects: what the donor variance is estimated from."""
-        one = self.stats.genes(slice(0, 1))
-        return self._kept("n directions", lambda: spectrum(one, reml=True).d.size)
-
-    def _objective(self) -> Profile:
-        return self._kept("objective", lambda: profile(self.stats, spectrum(self.stats, reml=True)))
-
-    def _fit(self, stats: SufficientStatistics, *, reml: bool, estimates: bool = True) -> Fit:
-        names = self.coding.coef_names
-        choices: dict[str, Any] = {"n_jobs": self.n_jobs, "show_progress": self.show_progress}
-        (fit,) = fit_models([stats], names, reml=reml, estimates=estimates, **choices)
-        return fit
-
-    def _kept(self, name: str, compute: Any) -> Any:
-        if name not in self._models:
-            self._models[name] = compute()
-        return self._models[name]
+    def _table(self, found: Answer, corr_method: str, hypothesis: Hypothesis | None = None) -> pd.DataFrame:
+        changes = np.full(self.stats.n_genes, np.nan)
+        if hypothesis is not None and self.log_base is not None:
+            estimates = (found.fit.beta, found.test.coef)
+            changes = log2_fold_changes(self.stats, self.coding, hypothesis, *estimates, self.log_base)
+        described: dict[str, Any] = {"group": self.coding.group, "logfoldchanges": changes}
+        return result_table(found, self.stats, self.var_names, corr_method=corr_method, **described)
 
     def _position(self, gene: str) -> int:
         found = np.flatnonzero(self.var_names == gene)

@@ -15,11 +15,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numba import njit
-from scipy import linalg
 from scipy import stats as distributions
 
 from .._blas import one_blas_thread
+from .._compile import compiled
 from .._model import (
     Profile,
     Spectrum,
@@ -28,10 +27,9 @@ from .._model import (
     evaluate,
     for_blocks,
     gene_blocks,
-    profile,
     project,
+    project_beside,
     spectrum,
-    within_projections,
 )
 from .._statistics import null_model
 from .tests import contrast
@@ -60,21 +58,22 @@ class _Line:
     model: Spectrum
     eta_y: Array  # (G, r)
     eta_x: Array  # (r,)
-    yy: Array  # (G,) residual products beside the null model's X and a free mean per level
-    xy: Array  # (G,)
-    xx: float
+    xx: float  # square of x beside the null model's X and a free mean per level, rss_0 = xx (c - centre)^2 + lowest
+    centre: Array  # (G,)
+    lowest: Array  # (G,)
 
     def genes(self, index: slice | NDArray[np.int64]) -> _Line:
-        return replace(self, eta_y=self.eta_y[index], yy=self.yy[index], xy=self.xy[index])
+        return replace(self, eta_y=self.eta_y[index], centre=self.centre[index], lowest=self.lowest[index])
 
     def at(self, c: Array) -> Profile:
-        rss_0 = self.yy - 2 * c * self.xy + c**2 * self.xx
-        return Profile(self.model, (self.eta_y - c[:, None] * self.eta_x) ** 2, np.maximum(rss_0, 0.0))
+        rss_0 = self.xx * (c - self.centre) ** 2 + self.lowest
+        return Profile(self.model, (self.eta_y - c[:, None] * self.eta_x) ** 2, rss_0)
 
     def derivatives(self, genes: NDArray[np.int64], c: Array, rho: Array) -> tuple[Array, ...]:
         """Deviance of the genes, and its derivatives: first and second in rho, first in c; (4, len(genes))."""
         out = np.empty((4, genes.size))
-        _derivatives(genes, c, rho, self.eta_y, self.eta_x, self.yy, self.xy, self.xx, self.model.shared.terms, out)
+        line = (self.eta_y, self.eta_x, self.xx, self.centre, self.lowest)
+        _derivatives(genes, c, rho, *line, self.model.shared.terms, out)
         return out[0] + self.model.offset, out[1], out[2], out[3]
 
 
@@ -97,9 +96,9 @@ def profile_interval(
     root = np.sqrt(factor * distributions.chi2.ppf(conf_level, 1))
     goal = _Goal(coef, full.rho, full.deviance, root, se)
     with one_blas_thread():
-        column, null, xty = _column(stats, hypothesis)
+        column, null = _column(stats, hypothesis)
     blocks = gene_blocks(stats.n_genes, stats.sizes.size)
-    arguments = ((column, null.genes(block), xty[block], goal.genes(block)) for block in blocks)
+    arguments = ((column, null.genes(block), goal.genes(block)) for block in blocks)
     choices: dict[str, Any] = {"n_blocks": len(blocks), "n_jobs": n_jobs, "show_progress": show_progress}
     low, high = np.concatenate(for_blocks(_block_limits, arguments, **choices, doing="intervals"), axis=1)
     return low, high
@@ -117,55 +116,57 @@ class _Goal(NamedTuple):
     def genes(self, index: slice | NDArray[np.int64]) -> _Goal:
         return _Goal(*(values[index] for values in self))
 
+    def in_units(self, unit: Array, x: _Column) -> _Goal:
+        """The same for y and the coefficient in their units."""
+        deviance = self.deviance - 2 * x.model.dof * np.log(unit)
+        return self._replace(coef=self.coef / unit / x.unit, se=self.se / unit / x.unit, deviance=deviance)
+
 
 class _Column(NamedTuple):
     """The column x whose coefficient is L beta, beside the null model."""
 
     model: Spectrum  # of the null model
-    level_sums: Array  # (q,)
     eta: Array  # (r,)
-    within: Array  # (w,) its coordinates about the level means
-    rss_0: float
+    beside: Array  # (k,) its coordinates beside the null model and the levels
+    unit: float  # the coefficient is L beta over this
 
 
-def _column(stats: SufficientStatistics, hypothesis: Hypothesis) -> tuple[_Column, SufficientStatistics, Array]:
-    """The column, the statistics of the null model, and x'y (G,)."""
+def _column(stats: SufficientStatistics, hypothesis: Hypothesis) -> tuple[_Column, SufficientStatistics]:
+    """The column and the statistics of the null model."""
     L = (hypothesis.L @ stats.basis)[0]
-    direction = (L / (L @ L))[:, None]  # X direction is the column
-    # Where the null model cannot absorb a constant the shift is undone, so y is taken from the restricted statistics.
-    null = null_model(stats, hypothesis)
-    unshifted = stats if null.shift is stats.shift else stats.with_shift(np.zeros(stats.n_genes))
-    span = linalg.null_space(L[None, :])
+    unit = float(np.abs(L).max())
+    direction = np.linalg.pinv(L[None, :] / unit)  # X direction is the column
     x = replace(
-        null,
-        XtY=span.T @ stats.XtX @ direction,
+        stats,
         ZtY=stats.ZtX @ direction,
-        yty=(direction.T @ stats.XtX @ direction)[0],
+        DtY=stats.DtX @ direction,
+        rest=np.zeros(1),
         nonzero=np.zeros(1, dtype=np.int64),
         shift=np.zeros(1),
     )
+    null = null_model(stats, hypothesis)
     model = spectrum(null, reml=False)
-    within, rss_0 = within_projections(x, model)[:, 0], float(profile(x, model).rss_0[0])
-    return _Column(model, x.ZtY[:, 0], project(x, model)[0], within, rss_0), null, (direction.T @ unshifted.XtY)[0]
+    return _Column(model, project(x, model)[0], project_beside(x, model)[0], unit), null
 
 
-def _block_limits(x: _Column, null: SufficientStatistics, xty: Array, goal: _Goal) -> Array:
+def _block_limits(x: _Column, null: SufficientStatistics, goal: _Goal) -> Array:
     """Lower and upper limits, (2, G)."""
-    within_xy = xty - x.level_sums / null.sizes @ null.ZtY
-    line = _Line(
-        model=x.model,
-        eta_y=project(null, x.model),
-        eta_x=x.eta,
-        yy=profile(null, x.model).rss_0,
-        xy=within_xy - x.within @ within_projections(null, x.model),
-        xx=x.rss_0,
-    )
-    limits = np.full((2, goal.coef.size), np.nan)
+    line, unit = _line(x, null)
     sound = np.flatnonzero(~np.isnan(goal.coef))
-    both = goal.genes(np.tile(sound, 2))
+    both = goal.genes(np.tile(sound, 2)).in_units(np.tile(unit[sound], 2), x)
     both = both._replace(se=both.se * np.repeat([-1.0, 1.0], sound.size))
-    limits[:, sound] = _limit(line, np.tile(sound, 2), both).reshape(2, -1)
+    limits = np.full((2, goal.coef.size), np.nan)
+    limits[:, sound] = _limit(line, np.tile(sound, 2), both).reshape(2, -1) * unit[sound] * x.unit
     return limits
+
+
+def _line(x: _Column, null: SufficientStatistics) -> tuple[_Line, Array]:
+    """The model of y - c x, and the units of each gene's y, (G,): powers of two, in which no square is too large."""
+    eta, beside, xx = project(null, x.model), project_beside(null, x.model), float(x.beside @ x.beside)
+    centre = beside @ x.beside / xx if xx > 0 else np.zeros(len(beside))
+    lowest = null.rest + ((beside - centre[:, None] * x.beside) ** 2).sum(axis=1)
+    unit = np.ldexp(1.0, np.frexp(lowest + (eta**2).sum(axis=1))[1] // 2)
+    return _Line(x.model, eta / unit[:, None], x.eta, xx, centre / unit, lowest / unit**2), unit
 
 
 def _limit(line: _Line, genes: NDArray[np.int64], goal: _Goal) -> Array:
@@ -219,27 +220,28 @@ def _confirmed(line: _Line, goal: _Goal, c: Array) -> Array:
     return c
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
+@compiled(error_model="numpy", fastmath={"reassoc", "contract"})
 def _derivatives(
     genes: NDArray[np.int64],
     c: Array,
     rho: Array,
     eta_y: Array,
     eta_x: Array,
-    yy: Array,
-    xy: Array,
     xx: float,
+    centre: Array,
+    lowest: Array,
     terms: Terms,
     out: Array,  # (4, len(genes)) written
 ) -> None:
     e = np.empty(eta_x.size)
     for i in range(genes.size):
-        g, product = genes[i], xy[genes[i]] - c[i] * xx
+        g, away = genes[i], c[i] - centre[genes[i]]
+        product = -away * xx
         for k in range(e.size):
             residual = eta_y[g, k] - c[i] * eta_x[k]
             e[k] = residual * residual
             product += eta_x[k] * residual / (1 + rho[i] * terms.d[k])
-        rss_0 = yy[g] - 2 * c[i] * xy[g] + c[i] ** 2 * xx
+        rss_0 = xx * away * away + lowest[g]
         rss, out[0, i] = evaluate(rho[i], e, rss_0, terms)
         out[1, i], out[2, i] = derivatives(rho[i], e, rss_0, terms)
         out[3, i] = -2 * terms.dof * product / rss

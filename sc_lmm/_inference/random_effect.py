@@ -93,7 +93,7 @@ def random_effects(stats: SufficientStatistics, fit: Fit) -> tuple[Array, Array]
     """
     n, rho = stats.sizes, fit.rho[:, None]
     mean_y = (stats.ZtY / n[:, None]).T + stats.shift[:, None]
-    mean_x = np.linalg.solve(stats.basis.T, (stats.ZtX / n[:, None]).T).T
+    mean_x = (stats.ZtX / n[:, None]) @ stats.columns + stats.origin
     residual = mean_y - fit.beta @ mean_x.T
     return rho * n / (1 + rho * n) * residual, np.sqrt(fit.sigma2[:, None] * rho / (1 + rho * n))
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from .._model import STATUS
+from .._words import unit
 
 if TYPE_CHECKING:
     from .._design import Coding
@@ -24,6 +26,7 @@ class TestResult:
 
     tables: dict[str, pd.DataFrame]  # comparison -> results; the first is the joint test of a factor
     method: str
+    moderated: bool = False  # p-values use what all genes say of the variances of one
 
     @property
     def table(self) -> pd.DataFrame:
@@ -41,11 +44,12 @@ class TestResult:
         return "\n\n".join(parts)
 
     def _repr_html_(self) -> str:
-        return "".join(f"<p><b>{self._title(name)}</b></p>{self._view(name).to_html()}" for name in self.tables)
+        return "".join(f"<p><b>{escape(self._title(name))}</b></p>{self._view(name).to_html()}" for name in self.tables)
 
     def _title(self, name: str) -> str:
         found = int((self.tables[name]["pvals_adj"] < 0.05).sum())
-        return f"{name} ({self.method}): {found} of {len(self.tables[name])} genes at an adjusted p-value below 0.05"
+        method = f"{self.method}, moderated" if self.moderated else self.method
+        return f"{name} ({method}): {found} of {len(self.tables[name])} genes at an adjusted p-value below 0.05"
 
     def _view(self, name: str) -> pd.DataFrame:
         table = self.top(comparison=name)[list(_SHOWN_COLUMNS)]
@@ -97,12 +101,12 @@ class GeneSummary:
             f"  {'residual':<24} sd {self.sd_residual:.5g}\n"
             f"  share between {self.group} (ICC) {self.icc:.3g}\n\n"
             f"Fixed effects (REML)\n{self.fixed.to_string(float_format='{:.5g}'.format)}\n\n"
-            f"{len(effects)} {self.group}" + _range(effects)
+            f"{unit(self.group, len(effects))}" + _range(effects)
         )
 
     def _repr_html_(self) -> str:
         head, *_ = repr(self).split("Fixed effects")
-        return f"<pre>{head}</pre>{self.fixed.to_html(float_format='{:.5g}'.format)}{self.ranef.to_html()}"
+        return f"<pre>{escape(head)}</pre>{self.fixed.to_html(float_format='{:.5g}'.format)}{self.ranef.to_html()}"
 
 
 def _range(effects: pd.Series) -> str:

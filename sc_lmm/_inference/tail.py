@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # Below this log p the distribution functions of scipy lose digits on their way to 0.
 _LOG_TINY = -600.0
+_NEWTON_STEPS = 20
 
 
 def chi2_logsf(x: Array, df: int) -> Array:
@@ -29,6 +30,19 @@ def chi2_logsf(x: Array, df: int) -> Array:
     for k in range(3 if df % 2 else 4, df + 1, 2):
         log_q = np.logaddexp(log_q, (k / 2 - 1) * log_half - x / 2 - special.gammaln(k / 2))
     return log_q
+
+
+def chi2_log_isf(log_p: Array, df: int) -> Array:
+    """The x whose log upper tail under the chi-square distribution is `log_p`, the inverse of :func:`chi2_logsf`."""
+    if df == 1:
+        return special.ndtri_exp(log_p - np.log(2)) ** 2
+    x = stats.chi2.isf(np.exp(np.maximum(log_p, _LOG_TINY)), df)
+    deep = log_p < _LOG_TINY
+    z = -2 * log_p[deep]
+    for _ in range(_NEWTON_STEPS):  # the slope of log Q is -1/2 but for O(1/x)
+        z = np.maximum(z + 2 * (chi2_logsf(z, df) - log_p[deep]), 1.0)
+    x[deep] = z
+    return x
 
 
 def f_logsf(x: Array, df1: int, df2: Array) -> Array:

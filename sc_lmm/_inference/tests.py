@@ -11,8 +11,8 @@ from statsmodels.stats.multitest import multipletests
 
 from .._errors import alternatives
 from .degrees_of_freedom import FTest, between_within, kenward_roger, satterthwaite, wald
-from .moderation import squeeze
-from .tail import chi2_logsf, f_logsf
+from .squeeze import squeeze
+from .tail import chi2_log_isf, chi2_logsf, f_logsf
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .._design import Hypothesis
     from .._model import Fit, Profile
     from .._statistics import SufficientStatistics
+    from .moderation import Moderated
 
     Array = NDArray[np.float64]
 
@@ -39,8 +40,10 @@ class Test:
     df: Array  # (G,) degrees of freedom of the ratio, denominator degrees of freedom of an F
     log_pval: Array  # (G,) natural logarithm
     log_pval_chi2: Array  # (G,) of the chi-square distribution alone, as lme4 prints
-    factor: Array  # (G,) what the ratio was divided by, 1 without calibration
+    factor: Array  # (G,) what the ratio was divided by, 1 without calibration, NaN where p is not the ratio's
     loglik_null: Array  # (G,) NaN where no null model is fitted
+    evidence: Array  # (G,) the statistic whose tail is the p-value
+    icc_moderated: Array  # (G,) posterior mean, NaN without moderation
 
     @property
     def pval(self) -> Array:
@@ -50,8 +53,7 @@ class Test:
     @property
     def scores(self) -> Array:
         """Signed root of the statistic for one df, the statistic otherwise, (G,)."""
-        stat = self.stat / self.factor
-        return np.where(np.isnan(self.coef), stat, np.sign(self.coef) * np.sqrt(stat))
+        return np.where(np.isnan(self.coef), self.evidence, np.sign(self.coef) * np.sqrt(self.evidence))
 
 
 def likelihood_ratio(full: Fit, null: Fit, hypothesis: Hypothesis, factor: Array | None = None) -> Test:
@@ -75,6 +77,24 @@ def likelihood_ratio(full: Fit, null: Fit, hypothesis: Hypothesis, factor: Array
         log_pval_chi2=chi2_logsf(ratio, hypothesis.df),
         factor=factor,
         loglik_null=np.where(np.isnan(ratio), np.nan, null.loglik),
+        evidence=ratio / factor,
+        icc_moderated=np.full(ratio.size, np.nan),
+    )
+
+
+def moderate_ratio(test: Test, found: Moderated, hypothesis: Hypothesis) -> Test:
+    """The ratio as it is, with the p-value, estimate and standard error averaged over what rho can be."""
+    log_pval = np.where(np.isnan(test.stat), np.nan, found.log_pval)
+    with np.errstate(divide="ignore"):
+        evidence = chi2_log_isf(log_pval, hypothesis.df)
+    return replace(
+        test,
+        coef=np.where(np.isnan(test.stat), np.nan, found.coef),
+        se=np.where(np.isnan(test.stat), np.nan, found.se),
+        log_pval=log_pval,
+        factor=np.full(log_pval.size, np.nan),
+        evidence=evidence,
+        icc_moderated=np.where(np.isnan(test.stat), np.nan, found.icc),
     )
 
 
@@ -111,6 +131,8 @@ def f_test(
         log_pval_chi2=chi2_logsf(result.F * q, q),
         factor=np.ones(coef.size),
         loglik_null=np.full(coef.size, np.nan),
+        evidence=result.F,
+        icc_moderated=np.full(coef.size, np.nan),
     )
 
 
@@ -151,7 +173,7 @@ def t_interval(test: Test, conf_level: float) -> tuple[Array, Array]:
 
 def unusable_as_nan(test: Test, fit: Fit) -> Test:
     """Blank the genes whose fit is not a maximum."""
-    names = ("coef", "se", "stat", "df", "log_pval", "log_pval_chi2", "loglik_null")
+    names = ("coef", "se", "stat", "df", "log_pval", "log_pval_chi2", "loglik_null", "evidence")
     blanked: dict[str, Any] = {name: np.where(fit.usable, getattr(test, name), np.nan) for name in names}
     return replace(test, **blanked)
 
@@ -165,9 +187,7 @@ def adjust(pval: Array, corr_method: str) -> Array:
     return adjusted
 
 
-def check_choices(
-    method: str, corr_method: str, *, moderate: bool, conf_level: float | None = None, reml: bool | None = None
-) -> None:
+def check_choices(method: str, corr_method: str, *, conf_level: float | None = None, reml: bool | None = None) -> None:
     """Refuse choices that do not exist or do not go together."""
     if method not in METHODS:
         msg = f"method={method!r} is unknown. {alternatives(str(method), METHODS)}"
@@ -190,7 +210,4 @@ def check_choices(
             f"method={method!r} needs REML: maximum likelihood underestimates the variance between donors by the "
             f"degrees of freedom of the fixed effects. Leave reml out, or use method='lrt'."
         )
-        raise ValueError(msg)
-    if method == "lrt" and moderate:
-        msg = "moderate=True squeezes the variance behind a t or F. Use it with method='between-within' or another."
         raise ValueError(msg)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
-from tqdm.auto import tqdm
 
 from .._blas import one_blas_thread
+from .._progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -56,5 +56,4 @@ def for_blocks(
         else:
             parallel = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
             done = parallel(delayed(task)(*of_block) for of_block in arguments)
-        delay = 0 if show_progress else 1
-        return list(tqdm(done, total=n_blocks, desc=doing, delay=delay, disable=show_progress is False, leave=False))
+        return list(progress_bar(done, total=n_blocks, doing=doing, show_progress=show_progress))

@@ -1,8 +1,9 @@
-"""A step of Newton's method on a box: the minimiser of g's + s'As/2 over lower <= x + s <= upper.
+"""A step of Newton's method on a box: s with a small g's + s'As/2, lower <= x + s <= upper and |s| at most `_LONGEST`.
 
-Variables that would leave the box are held at its side and the others solved for again, so that these know of it; to
-project the unconstrained step instead jams: a clipped variable drags the others along the bound. A is the exact Hessian
-where it is positive definite in the free variables, and the expected one elsewhere.
+From s = 0 it goes towards the minimum over the free variables as far as the box allows; the variable that is stopped by
+its side is held there, and so on from where it stands with the others, so that these know of it and the model falls all
+the way. To project the unconstrained step instead jams: a clipped variable drags the others along the bound. A is the
+exact Hessian where it is positive definite in the free variables, and the expected one elsewhere.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-# Steps in t = log(1 + d / unit) beyond this are not to be trusted.
+# Steps beyond this in t = log(1 + d / unit) are not to be trusted.
 _LONGEST = 3.0
 _RIDGE = 1e-6
 
@@ -30,6 +31,7 @@ class Box(NamedTuple):
     lower: Array  # (k,)
     upper: Array  # (k,)
     step: Array  # (k,)
+    target: Array  # (k,) where the step would go but for the box
     A: Array  # (k, k)
     free: NDArray[np.bool_]  # (k,)
     where: NDArray[np.int64]  # (k,) the free ones
@@ -43,6 +45,7 @@ def box_memory(k: int) -> Box:
         lower=np.zeros(k),
         upper=np.zeros(k),
         step=np.zeros(k),
+        target=np.zeros(k),
         A=np.zeros((k, k)),
         free=np.zeros(k, dtype=np.bool_),
         where=np.zeros(k, dtype=np.int64),
@@ -53,7 +56,7 @@ def box_memory(k: int) -> Box:
 
 @bare
 def box_step(x: Array, gradient: Array, hessian: Array, expected: Array, box: Box) -> float:
-    """Overwrite ``box.step``; the decrease that the quadratic model promises."""
+    """Overwrite ``box.step``; the decrease that the quadratic model promises, NaN if it has no minimum."""
     k = x.size
     for i in range(k):
         low, high = x[i] <= box.lower[i], x[i] >= box.upper[i]
@@ -61,17 +64,15 @@ def box_step(x: Array, gradient: Array, hessian: Array, expected: Array, box: Bo
         box.step[i] = 0.0
         for j in range(k):
             box.A[i, j] = hessian[i, j]
-    if not _solve_free(gradient, box):
+    if not _aim(gradient, box):
         for i in range(k):
             for j in range(k):
                 box.A[i, j] = expected[i, j]
             box.A[i, i] += _RIDGE * (1 + expected[i, i])
-        _solve_free(gradient, box)
-    for _ in range(k):
-        if not _hold(x, box):
-            break
-        _solve_free(gradient, box)
-    _shorten(box.step)
+        if not _aim(gradient, box):
+            return np.nan
+    while _is_stopped(x, box):
+        _aim(gradient, box)
     promise = 0.0
     for i in range(k):
         promise -= gradient[i] * box.step[i]
@@ -81,30 +82,29 @@ def box_step(x: Array, gradient: Array, hessian: Array, expected: Array, box: Bo
 
 
 @bare
-def _hold(x: Array, box: Box) -> bool:
-    """Hold the variables that would leave the box at its side; whether there are any."""
-    held = False
+def _is_stopped(x: Array, box: Box) -> bool:
+    """Go towards the target; whether a side is in the way, whose variable is held there."""
+    share, stopped, side = 1.0, -1, 0.0
     for i in range(x.size):
-        if box.free[i] and not box.lower[i] <= x[i] + box.step[i] <= box.upper[i]:
-            side = box.lower[i] if x[i] + box.step[i] < box.lower[i] else box.upper[i]
-            box.step[i], box.free[i] = side - x[i], False
-            held = True
-    return held
+        if box.free[i]:
+            low, high = max(box.lower[i] - x[i], -_LONGEST), min(box.upper[i] - x[i], _LONGEST)
+            bound = low if box.target[i] < low else high
+            if not low <= box.target[i] <= high:
+                within = (bound - box.step[i]) / (box.target[i] - box.step[i])
+                if within < share:
+                    share, stopped, side = within, i, bound
+    for i in range(x.size):
+        if box.free[i]:
+            box.step[i] += share * (box.target[i] - box.step[i])
+    if stopped < 0:
+        return False
+    box.step[stopped], box.free[stopped] = side, False
+    return True
 
 
 @bare
-def _shorten(step: Array) -> None:
-    longest = 0.0
-    for i in range(step.size):
-        longest = max(longest, abs(step[i]))
-    if longest > _LONGEST:
-        for i in range(step.size):
-            step[i] *= _LONGEST / longest
-
-
-@bare
-def _solve_free(gradient: Array, box: Box) -> bool:
-    """Overwrite the free entries of the step given the others; whether A is positive definite in them."""
+def _aim(gradient: Array, box: Box) -> bool:
+    """Overwrite the target of the free variables given the others; whether A is positive definite in them."""
     n, where, right = 0, box.where, box.right
     for i in range(gradient.size):
         if box.free[i]:
@@ -121,5 +121,5 @@ def _solve_free(gradient: Array, box: Box) -> bool:
         return False
     solve(box.factor, right, n)
     for i in range(n):
-        box.step[where[i]] = right[i]
+        box.target[where[i]] = right[i]
     return True

@@ -1,8 +1,8 @@
 """Profiled -2 log likelihood of one scalar random intercept, for a block of genes. Pure arrays.
 
 With rho = sigma_u^2 / sigma^2 the covariance of y is sigma^2 V, V = I + rho Z Z'. Let K be an orthonormal basis of
-the complement of span(X) in which K' Z Z' K is diagonal with entries d_k. Then eta = K'y turns the weighted residual
-sum of squares, minimised over beta, into a sum that a pocket calculator could do:
+the complement of span(X) in span[X Z] in which K' Z Z' K is diagonal with entries d_k. Then eta = K'y turns the weighted
+residual sum of squares, minimised over beta, into a sum that a pocket calculator could do:
 
     rss(rho) = sum_k eta_k^2 / (1 + rho d_k) + rss_0            r = rank [X Z] - rank X directions with d_k > 0
     ML    n     (log(2 pi rss / n)       + 1) + sum_j log(1 + rho n_j)
@@ -11,6 +11,9 @@ sum of squares, minimised over beta, into a sum that a pocket calculator could d
 because |V| = prod(1 + rho n_j) and |V| |X'V^-1 X| = |K'VK| |X'X|. d and K depend on the design alone: one
 eigendecomposition serves all genes, and ML and REML differ in two constants and one list of eigenvalues. rss_0 is
 what is left of y'y beside the cell-level columns and a free mean per level.
+
+In the orthonormal basis (D, Z N^-1/2) of the statistics X is the few rows of `factor`, K the rest of a QR of these, and
+d the squared lengths of what K has on Z: nothing is squared, inverted or subtracted on the way.
 
 Crainiceanu & Ruppert 2004 (section 2) for the spectral form; Lippert et al. 2011 for its use over many responses.
 """
@@ -24,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import linalg
 
+from .._design import TOLERANCE
 from .._statistics import within_products
 from .coefficients import Moments, least_squares
 from .optimize import Shared, minimise, shared
@@ -35,21 +39,17 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-# Directions of X within levels with less than this share of a standardised column's length are rounding.
-_RANK_TOLERANCE = 1e-11
-
 
 @dataclass(frozen=True)
 class Spectrum:
     """What the deviance needs of the design, shared by all genes."""
 
     d: Array  # (r,) nonzero eigenvalues of Z'MZ, M = I - X (X'X)^-1 X'
-    directions: Array  # (r, q) eta = directions (Z'y - Z'X (X'X)^-1 X'y)
-    slopes: Array  # (q, p) Z'X (X'X)^-1
-    whitening: Array  # (p, w) S with S'WS = I on the range of W, the products of X about its level means
+    levels: Array  # (q, r + k) directions K in coordinates Z'y, the k without eigenvalue last: columns of D beside X
+    within: Array  # (w, r + k) and D'y
     log_terms: Array  # (k,) eigenvalues in the log determinant: n_j for ML, d for REML
     dof: int  # n for ML, n - p for REML
-    constant: float  # log|X'X| in the user's columns for REML, 0 for ML
+    constant: float  # log|X'X| in the user's columns for REML, less the logarithms of the weights
 
     @property
     def offset(self) -> float:
@@ -96,45 +96,57 @@ class Profile:
 
 def spectrum(stats: SufficientStatistics, *, reml: bool) -> Spectrum:
     """Diagonalise the random term in the complement of the fixed effects."""
-    p = stats.XtX.shape[0]
-    slopes: Any = np.linalg.solve(stats.XtX, stats.ZtX.T).T
-    values, vectors = linalg.eigh(np.diag(stats.sizes) - slopes @ stats.ZtX.T)
-    whitening = _whitening(stats)
-    rank = stats.sizes.size + whitening.shape[1] - p
-    d, vectors = values[::-1][:rank], vectors[:, ::-1][:, :rank]
+    p, w, root = stats.n_columns, len(stats.DtX), np.sqrt(stats.sizes)
+    Q, R = linalg.qr(np.vstack([stats.DtX, stats.ZtX / root[:, None]]))
+    on_levels = Q[w:, p:]
+    K = Q[:, p:] @ linalg.eigh((on_levels.T * stats.sizes) @ on_levels)[1][:, ::-1]
+    used = np.linalg.norm(K[w:], axis=0) > TOLERANCE
+    d = ((root[:, None] * K[w:, used]) ** 2).sum(axis=0)  # by lengths, so that small ones keep their digits too
+    K = np.hstack([K[:, used], K[:, ~used]])
     return Spectrum(
         d=d,
-        directions=vectors.T / np.sqrt(d)[:, None],
-        slopes=slopes,
-        whitening=whitening,
+        levels=K[w:] / root[:, None],
+        within=K[:w],
         log_terms=d if reml else stats.sizes,
         dof=stats.n_cells - p if reml else stats.n_cells,
-        constant=_log_det_XtX(stats) if reml else 0.0,
+        constant=(_log_det_XtX(stats, R[:p]) if reml else 0.0) - stats.log_weights,
     )
 
 
-def _log_det_XtX(stats: SufficientStatistics) -> float:
+def _log_det_XtX(stats: SufficientStatistics, R: Array) -> float:
     """log|X'X| in the user's columns, so that the restricted likelihood is the one that other programs print."""
-    basis = np.linalg.qr(stats.basis, mode="r")
-    return float(np.linalg.slogdet(stats.XtX)[1] - 2 * np.linalg.slogdet(basis)[1])
+    return float(2 * np.log(np.abs(np.diag(R))).sum() + log_det_basis(stats))
+
+
+def log_det_basis(stats: SufficientStatistics) -> float:
+    """log|X'X| in the user's columns less that in standardised ones.
+
+    The columns of a null model are not the user's: its likelihood is told in standardised ones.
+    """
+    if len(stats.basis) != stats.n_columns:
+        return 0.0
+    unit = np.abs(stats.basis).max(axis=1)
+    return float(-2 * (np.linalg.slogdet(stats.basis / unit[:, None])[1] + np.log(unit).sum()))
 
 
 def profile(stats: SufficientStatistics, spectrum: Spectrum) -> Profile:
     """Project the statistics of a block of genes on the spectrum."""
-    eta = project(stats, spectrum)
-    within_ss = stats.yty - 1 / stats.sizes @ stats.ZtY**2
-    explained = (within_projections(stats, spectrum) ** 2).sum(axis=0)
-    return Profile(spectrum, eta**2, np.maximum(within_ss - explained, 0.0))
-
-
-def within_projections(stats: SufficientStatistics, spectrum: Spectrum) -> Array:
-    """Coordinates of y about its level means on an orthonormal basis of X about its level means, (w, G)."""
-    return spectrum.whitening.T @ _within_y(stats)
+    coordinates, r = _coordinates(stats, spectrum), spectrum.d.size
+    return Profile(spectrum, coordinates[:, :r] ** 2, stats.rest + (coordinates[:, r:] ** 2).sum(axis=1))
 
 
 def project(stats: SufficientStatistics, spectrum: Spectrum) -> Array:
     """Spectral coordinates eta of a block of genes, (G, r); linear in y."""
-    return (stats.ZtY - spectrum.slopes @ stats.XtY).T @ spectrum.directions.T
+    return np.ascontiguousarray(_coordinates(stats, spectrum)[:, : spectrum.d.size])
+
+
+def project_beside(stats: SufficientStatistics, spectrum: Spectrum) -> Array:
+    """Coordinates on the columns of D that the model lacks, (G, k): their squares are in rss_0; linear in y."""
+    return np.ascontiguousarray(_coordinates(stats, spectrum)[:, spectrum.d.size :])
+
+
+def _coordinates(stats: SufficientStatistics, spectrum: Spectrum) -> Array:
+    return stats.ZtY.T @ spectrum.levels + stats.DtY.T @ spectrum.within
 
 
 def coefficients(stats: SufficientStatistics, rho: Array) -> tuple[Array, Array]:
@@ -143,19 +155,8 @@ def coefficients(stats: SufficientStatistics, rho: Array) -> tuple[Array, Array]
     NaN where rho is.
     """
     xbar = stats.ZtX / stats.sizes[:, None]
-    moments = Moments(stats.sizes, xbar, within_products(stats), _within_y(stats), stats.ZtY)
+    moments = Moments(stats.sizes, xbar, within_products(stats), stats.DtX.T @ stats.DtY, stats.ZtY)
     beta, unscaled = least_squares(rho, moments, stats.basis)
-    if stats.ones is not None:
+    if stats.shift.any() and stats.ones is not None:
         beta += np.outer(stats.basis @ stats.ones, stats.shift)
     return beta.T, np.moveaxis(unscaled, -1, 0)
-
-
-def _within_y(stats: SufficientStatistics) -> Array:
-    """Products of X and y about the level means, (p, G)."""
-    return stats.XtY - (stats.ZtX / stats.sizes[:, None]).T @ stats.ZtY
-
-
-def _whitening(stats: SufficientStatistics) -> Array:
-    values, vectors = np.linalg.eigh(within_products(stats))
-    used = values > _RANK_TOLERANCE * stats.n_cells
-    return vectors[:, used] / np.sqrt(values[used])

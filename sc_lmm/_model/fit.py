@@ -11,6 +11,7 @@ from .._blas import one_blas_thread
 from .blocks import for_blocks, gene_blocks
 from .deviance import Profile, Spectrum, coefficients, profile, spectrum
 from .optimize import minimise
+from .status import BOUNDARY, CONSTANT, FAILED, MAX_ITER, OK, ROUNDING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,11 +22,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-OK, BOUNDARY, CONSTANT, MAX_ITER, FAILED = range(5)
-STATUS = ("ok", "boundary", "constant", "max_iter", "failed")
-
-# In the order of the outcomes of `optimize`. No minimum on its grid: the deviance falls without end, as for a gene that
-# is constant within every donor.
+# In the order of the outcomes of `optimize`. Without a minimum the deviance falls without end, as for a gene that is
+# constant within every donor.
 _STATUS_OF = np.array([BOUNDARY, OK, MAX_ITER, FAILED], dtype=np.int8)
 
 
@@ -143,10 +141,13 @@ def _estimates(stats: SufficientStatistics, rho: Array, sigma2: Array) -> tuple[
 
 def _degenerate(stats: SufficientStatistics, objective: Profile) -> NDArray[np.int8]:
     """Genes without variation, or without any that the fixed effects or the donors do not explain exactly."""
-    rounding = np.finfo(float).eps * (stats.yty + stats.n_cells * stats.mean**2)
-    constant = stats.total_ss <= 16 * rounding
-    explained = objective.rss_0 <= 1e-13 * stats.total_ss
-    return np.select([constant, explained], [CONSTANT, FAILED], OK).astype(np.int8)
+    explained = np.flatnonzero(objective.rss_0 <= ROUNDING * stats.with_shift(np.zeros(stats.n_genes)).yty)
+    status = np.full(stats.n_genes, OK, dtype=np.int8)
+    if explained.size:
+        few = stats.genes(explained)
+        constant = few.total_ss <= ROUNDING * (few.total_ss + few.n_cells * few.mean**2)
+        status[explained] = np.where(constant, CONSTANT, FAILED)
+    return status
 
 
 def _concatenate(parts: Sequence[Fit]) -> Fit:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # Variances times the mean squared length of a column in a level: 0, and this range in even ratios.
 _FIRST, _LAST = 0.1, 6400.0
-# Values per variance, 0 included: the most for which there are no more points than this.
-_VALUES, _MOST_POINTS = (10, 8, 6, 5, 4, 3, 2), 16_000
+# Values per variance, 0 included: the most for which there are no more points than this, in all and in a block.
+_VALUES, _MOST_POINTS, _MOST_IN_BLOCK = (10, 8, 6, 5, 4, 3, 2), 16_000, 3_000
 # Rotations of two columns, evenly by less than a right angle, beyond which the variances change places; and of more.
 _PLANE_ROTATIONS, _ROTATIONS = 4, 12
 # Starts per gene.
@@ -42,8 +42,7 @@ class Grid(NamedTuple):
 
 def grid(blocks: Blocks) -> Grid:
     """Lay the grid: every combination of the points of the blocks."""
-    most = (size for size in _VALUES if np.prod([_count(w, size) for w in blocks.width]) <= _MOST_POINTS)
-    size = next(most, _VALUES[-1])
+    size = next((size for size in _VALUES if _affordable(blocks, size)), _VALUES[-1])
     parts = [_block_grid(int(width), unit, size) for width, unit in zip(blocks.width, blocks.unit, strict=True)]
     counts = [len(part.points) for part in parts]
     index = np.indices(counts).reshape(len(parts), -1)
@@ -58,9 +57,9 @@ def grid(blocks: Blocks) -> Grid:
     )
 
 
-def _count(width: int, size: int) -> float:
-    """Points of a block, of which some are the same."""
-    return float(size) ** width * len(_rotations(width))
+def _affordable(blocks: Blocks, size: int) -> bool:
+    in_block = [float(size) ** width * len(_rotations(width)) for width in blocks.width]
+    return max(in_block) <= _MOST_IN_BLOCK and np.prod(in_block) <= _MOST_POINTS
 
 
 def _block_grid(width: int, unit: float, size: int) -> Grid:

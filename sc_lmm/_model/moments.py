@@ -17,7 +17,7 @@ from .small import fill
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .._statistics import TermStatistics
+    from .._statistics import SufficientStatistics
     from .structure import GeneRows, Shared, Structure
 
     Array = NDArray[np.float64]
@@ -222,7 +222,7 @@ def work_for(structure: Structure) -> Work:
     )
 
 
-def moments_at(structure: Structure, stats: TermStatistics, phi: Array) -> Moments:
+def moments_at(structure: Structure, stats: SufficientStatistics, phi: Array) -> Moments:
     """Moments and derivatives of some genes at their own `phi` (G, k): the fields have a first axis of genes."""
     (G, k), size = phi.shape, structure.p + 1
     out = Moments(

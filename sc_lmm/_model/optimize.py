@@ -5,8 +5,10 @@ Up to a constant the deviance of a random intercept is (see :mod:`sc_lmm._model.
     D(rho) = dof log(rss_0 + sum_k e_k / (1 + rho d_k)) + sum_j log(1 + rho n_j),    rho >= 0
 
 with e_k and rss_0 a gene's own and all else shared. Its derivative on a grid, two matrix products for a block of genes,
-brackets every local minimum; a compiled Newton iteration finishes each, and the deepest wins. Each gene is minimised by
-itself, in the same order of operations wherever it stands, so results do not depend on blocks or threads.
+brackets every local minimum; a compiled Newton iteration finishes each, and the deepest wins. The few genes whose
+deviance still falls at the end of the grid are followed as far as it takes: unless rss_0 is 0, D rises in the end. Each
+gene is minimised by itself, in the same order of operations wherever it stands, so results do not depend on blocks or
+threads.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numba import njit
+
+from .._compile import compiled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,14 +27,16 @@ if TYPE_CHECKING:
 AT_ZERO, INSIDE, NOT_CONVERGED, NONE = range(4)
 
 # Decades of rho times the mean number of cells per level that are searched: below them the donor effect is invisible,
-# above them only noise-free data live.
-_FIRST, _LAST = -4, 9
+# above them donors are ten thousand times as far apart as their cells. At the end no digit of y is left to the cells.
+_FIRST, _LAST, _END = -4, 9, 36
+# Sums of squares between 1 / this and this are taken as they are.
+_LARGE = 1e100
 _MAX_STEPS = 60
 # Newton converges quadratically, so a step this small leaves an error of its square.
 _STEP_TOLERANCE = 1e-6
 
 # Sums may be reordered into vector registers, the same way for every gene; nothing else of IEEE arithmetic is given up.
-_compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
+_compiled = compiled(error_model="numpy", fastmath={"reassoc", "contract"})
 
 
 class Terms(NamedTuple):
@@ -67,11 +72,20 @@ def shared(d: Array, log_terms: Array, dof: int, unit: float) -> Shared:
     minima (none missed among 300,000 noise-free genes of spectra over six decades; with one point, 45). Where all rho d_k
     are small, or all large, its slope is monotone but for a factor, and one point is enough.
     """
-    grid = unit * np.concatenate([[0.0], 10 ** _exponents(np.concatenate([d, log_terms]) * unit)])
-    weight = 1 / (1 + d[:, None] * grid)
-    log_slope = (log_terms[:, None] / (1 + log_terms[:, None] * grid)).sum(axis=0)
     terms = Terms(np.ascontiguousarray(d), np.ascontiguousarray(log_terms), float(dof))
-    return Shared(terms, unit, grid, weight, weight**2 * d[:, None], log_slope)
+    exponents = _exponents(np.concatenate([d, log_terms]) * unit)
+    return _tables(terms, unit, unit * np.concatenate([[0.0], 10**exponents]))
+
+
+def _beyond(s: Shared) -> Shared:
+    """The grid from the end of the other one on, in thirds of a decade."""
+    return _tables(s.terms, s.unit, s.unit * 10 ** np.linspace(_LAST, _END, 3 * (_END - _LAST) + 1))
+
+
+def _tables(terms: Terms, unit: float, grid: Array) -> Shared:
+    d, log_terms = terms.d[:, None], terms.log_terms[:, None]
+    weight = 1 / (1 + d * grid)
+    return Shared(terms, unit, grid, weight, weight**2 * d, (log_terms / (1 + log_terms * grid)).sum(axis=0))
 
 
 def _gradient_on_grid(e: Array, rss_0: Array, s: Shared) -> Array:
@@ -97,10 +111,37 @@ class Minima(NamedTuple):
 
 def minimise(e: Array, rss_0: Array, s: Shared) -> Minima:
     """Minimise the deviance of each row of `e` (G, r)."""
-    n = rss_0.size
+    scale = _scale(e, rss_0)
+    if (scale != 1).any():
+        e, rss_0 = e / scale[:, None], rss_0 / scale
+    found, falling = _minimise_on(s, e, rss_0)
+    if falling.size:
+        beyond, _ = _minimise_on(_beyond(s), e[falling], rss_0[falling])
+        deeper = (found.outcome[falling] == NONE) | (beyond.value < found.value[falling])
+        for name in Minima._fields:
+            getattr(found, name)[falling[deeper]] = getattr(beyond, name)[deeper]
+    return found._replace(rss=found.rss * scale, value=found.value + s.terms.dof * np.log(scale))
+
+
+def _minimise_on(s: Shared, e: Array, rss_0: Array) -> tuple[Minima, NDArray[np.int64]]:
+    """Minima on a grid, and the genes whose deviance still falls at its end."""
+    n, gradient = rss_0.size, _gradient_on_grid(e, rss_0, s)
     found = Minima(np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan), np.full(n, NONE, dtype=np.int8))
-    _minimise_rows(_gradient_on_grid(e, rss_0, s), e, rss_0, s.terms, s.grid, s.unit, *found)
-    return found
+    _minimise_rows(gradient, e, rss_0, s.terms, s.grid, s.unit, *found)
+    return found, np.flatnonzero(gradient[:, -1] < 0)
+
+
+@_compiled
+def _scale(e: Array, rss_0: Array) -> Array:
+    """Scale of the squares of each gene, (G,): 1, or their sum where products of it would overflow or vanish."""
+    scale = np.ones(rss_0.size)
+    for g in range(rss_0.size):
+        total = rss_0[g]
+        for k in range(e.shape[1]):
+            total += e[g, k]
+        if total > _LARGE or 0 < total < 1 / _LARGE:
+            scale[g] = total
+    return scale
 
 
 @_compiled
@@ -138,14 +179,16 @@ def _finish(
     low, high = grid[m - 1], grid[m]
     left, right = gradient[m - 1] * (unit + low), gradient[m] * (unit + high)  # d rho / dt = unit + rho
     low, high = np.log1p(low / unit), np.log1p(high / unit)
-    t = low + (high - low) * left / (left - right)
+    t, moved = low + (high - low) * left / (left - right), high - low
     for _ in range(_MAX_STEPS):
         first, second = derivatives(unit * np.expm1(t), e, rss_0, terms)
         scale = unit * np.exp(t)
         first, second = first * scale, second * scale**2 + first * scale
         low, high = (t, high) if first < 0 else (low, t)
         step = t - first / second
-        following = step if second > 0 and low <= step <= high else (low + high) / 2
+        # A step that does not halve the one before would not end in time.
+        sound = second > 0 and low <= step <= high and abs(step - t) <= moved / 2
+        following = step if sound else (low + high) / 2
         moved, t = abs(following - t), following
         if moved <= _STEP_TOLERANCE or first == 0:
             return unit * np.expm1(t), INSIDE
@@ -182,11 +225,15 @@ def evaluate(rho: float, e: Array, rss_0: float, terms: Terms) -> tuple[float, f
 
 @_compiled
 def _log_det(rho: float, log_terms: Array) -> float:
-    """Sum of log(1 + rho n_j), one logarithm for 16 factors: each is far below 1e19, so that they do not overflow."""
+    """Sum of log(1 + rho n_j), one logarithm for 16 factors, or for each where 16 would overflow."""
     total = 0.0
     for start in range(0, log_terms.size, 16):
         product = 1.0
         for j in range(start, min(start + 16, log_terms.size)):
             product *= 1 + rho * log_terms[j]
         total += np.log(product)
+    if total == np.inf:
+        total = 0.0
+        for n in log_terms:
+            total += np.log1p(rho * n)
     return total

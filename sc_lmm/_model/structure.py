@@ -1,4 +1,4 @@
-"""TermStatistics -> Structure: the random terms of a design, arranged so that log|V| and [X y]' V^-1 [X y] are cheap.
+"""SufficientStatistics -> Structure: the random terms of a design, arranged so that log|V| and [X y]' V^-1 [X y] are cheap.
 
     V = I + sum over groupings of Z (I x Gamma) Z' = I + sum_a phi_a G_a,        phi the free entries of every Gamma
 
@@ -7,8 +7,8 @@ Let Q_j be an orthonormal basis of level j's columns, Z_j = Q_j T_j', and c_j = 
 
     N = U' V_lead^-1 U = W + sum_j c_j' (I + T_j' Gamma T_j)^-1 c_j             W = U'U - sum_j c_j' c_j
 
-where W holds what varies within levels: no digit is lost when Gamma is large. The *rest* is eliminated from N by dense
-algebra. Levels that no cell connects, as the donors of one site and those of another, are separate *components*, whose
+where W holds what varies within levels: no digit is lost when Gamma is large. All of these are products of coordinates
+(see :mod:`sc_lmm._statistics.space`), those of W of what the lead leaves of them. The *rest* is eliminated by dense algebra. Levels that no cell connects, as the donors of one site and those of another, are separate *components*, whose
 terms simply add: a nested grouping costs next to nothing, and only crossed ones meet in a dense matrix.
 """
 
@@ -21,6 +21,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 
+from .deviance import log_det_basis
 from .lead import LeadEntries, lead_entries
 from .nodes import nodes
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .._statistics import Grouping, TermStatistics
+    from .._statistics import Grouping, SufficientStatistics
 
     Array = NDArray[np.float64]
     Indices = NDArray[np.int64]
@@ -91,9 +92,9 @@ class Structure:
 
     groupings: tuple[Grouping, ...]  # the lead first
     units: tuple[float, ...]  # per grouping, one over the mean squared length of a column in a level
-    lead_columns: Indices  # (m r,) columns of Z, by component
-    rest_columns: Indices  # (q2,) columns of Z, by component, grouping, level
-    to_lead: sparse.csr_array  # (m r, m r) c_j = to_lead @ Z_lead'
+    Q: sparse.csr_array  # (K, m r) orthonormal basis of the columns of the lead, in coordinates
+    within_z: sparse.csr_array  # (K, q2) what the lead leaves of Z_rest
+    within_x: Array  # (K, p) and of X
     lead_z: sparse.csr_array  # (m r, q2) c_j of Z_rest
     lead_x: Array  # (m r, p) c_j of X
     within_zz: sparse.csr_array  # (q2, q2)
@@ -101,6 +102,7 @@ class Structure:
     shared: Shared
     n_cells: int
     log_det_basis: float  # log|X'X| of the user's columns less that of the ones here
+    log_weights: float
 
     @property
     def p(self) -> int:
@@ -127,51 +129,51 @@ class Structure:
             gamma[:, first + a, first + b] = gamma[:, first + b, first + a] = values[:, None]
         return gamma
 
-    def rows(self, stats: TermStatistics) -> GeneRows:
+    def rows(self, stats: SufficientStatistics) -> GeneRows:
         """Project the statistics of some genes."""
-        lead = self.to_lead @ stats.ZtY[self.lead_columns]
-        z = stats.ZtY[self.rest_columns] - self.lead_z.T @ lead
-        x = stats.XtY - self.lead_x.T @ lead
-        within = np.maximum(stats.yty - (lead**2).sum(axis=0), 0.0)
-        lead, z, x = (np.ascontiguousarray(part.T) for part in (lead, z, x))
-        return GeneRows(lead, z, x, within)
+        y = stats.coordinates_Y
+        lead = self.Q.T @ y
+        left = y - self.Q @ lead
+        z, x = self.within_z.T @ left, self.within_x.T @ left
+        yy = stats.rest + (left**2).sum(axis=0)
+        return GeneRows(*(np.ascontiguousarray(part.T) for part in (lead, z, x)), yy)
 
-    def unexplained(self, stats: TermStatistics) -> Array:
+    def unexplained(self, stats: SufficientStatistics) -> Array:
         """Residual sum of squares beside X and free effects of every level, (G,)."""
         rows = self.rows(stats)
         explained = np.concatenate([rows.z, rows.x], axis=1) @ self.whitening
         return np.maximum(rows.yy - (explained**2).sum(axis=1), 0.0)
 
 
-def structure(stats: TermStatistics, *, lead: int | None = None) -> Structure:
+def structure(stats: SufficientStatistics, *, lead: int | None = None) -> Structure:
     """Choose the lead, by default the grouping with most columns; find the components and lay out what genes share."""
     if lead is None:
         lead = int(np.argmax([grouping.q for grouping in stats.groupings]))
-    order = [lead, *(g for g in range(len(stats.groupings)) if g != lead)]
-    groupings = tuple(stats.groupings[g] for g in order)
-    starts = stats.offsets[order]
-    part_of = _components(stats, groupings, starts)
-    lead_columns = starts[0] + _by_component(part_of[starts[0] : starts[0] + groupings[0].q])
-    rest = np.concatenate([np.arange(s, s + g.q) for s, g in zip(starts, groupings, strict=True)])[groupings[0].q :]
-    rest_columns = rest[_by_component(part_of[rest])]
-    T, to_lead = _bases(stats.ZtZ[lead_columns][:, lead_columns], groupings[0].r)
-    lead_z = sparse.csr_array(to_lead @ stats.ZtZ[lead_columns][:, rest_columns])
-    lead_x: Array = to_lead @ stats.ZtX[lead_columns]
-    within_zz = sparse.csr_array(stats.ZtZ[rest_columns][:, rest_columns] - lead_z.T @ lead_z)
-    within_zx, within_xx = stats.ZtX[rest_columns] - lead_z.T @ lead_x, stats.XtX - lead_x.T @ lead_x
-    lengths = np.concatenate([stats.ZtZ.diagonal()[rest_columns], np.diag(stats.XtX)])
+    groupings = (stats.groupings[lead], *(g for k, g in enumerate(stats.groupings) if k != lead))
+    part_of = _components(groupings)
+    Z = [grouping.coordinates.matrix for grouping in groupings]
+    order = [_by_component(part_of[0]), _by_component(np.concatenate([np.empty(0, dtype=np.int64), *part_of[1:]]))]
+    lead_part, rest_part = part_of[0][order[0]], np.sort(np.concatenate([np.empty(0, dtype=np.int64), *part_of[1:]]))
+    Z_rest = sparse.csr_array(sparse.hstack(Z[1:])) if Z[1:] else sparse.csr_array((Z[0].shape[0], 0))
+    Z_lead, Z_rest, X = Z[0][:, order[0]], Z_rest[:, order[1]], stats.coordinates_X
+    T, Q = _bases(Z_lead, groupings[0].r)
+    lead_z, lead_x = sparse.csr_array(Q.T @ Z_rest), Q.T @ X
+    within_z, within_x = sparse.csr_array(Z_rest - Q @ lead_z), X - Q @ lead_x
+    within_zz, within_zx = sparse.csr_array(within_z.T @ within_z), within_z.T @ within_x
+    within_xx = within_x.T @ within_x
+    lengths = np.concatenate([Z_rest.power(2).sum(axis=0), (X**2).sum(axis=0)])
     return Structure(
         groupings=groupings,
         units=tuple(grouping.n_levels / stats.n_cells for grouping in groupings),
-        lead_columns=lead_columns,
-        rest_columns=rest_columns,
-        to_lead=to_lead,
+        Q=Q,
+        within_z=within_z,
+        within_x=within_x,
         lead_z=lead_z,
         lead_x=lead_x,
         within_zz=within_zz,
         whitening=_whitening(within_zz, within_zx, within_xx, lengths),
         shared=Shared(
-            **_flat(T, lead_z, lead_x, within_zz, part_of[lead_columns], part_of[rest_columns]),
+            **_flat(T, lead_z, lead_x, within_zz, lead_part, rest_part),
             within_zx=within_zx,
             within_xx=within_xx,
             entries=lead_entries(groupings[0].pairs, groupings[0].r),
@@ -179,35 +181,36 @@ def structure(stats: TermStatistics, *, lead: int | None = None) -> Structure:
             rest_pairs=np.array([(g.r, a, b) for g in groupings[1:] for a, b in g.pairs], dtype=np.int64).reshape(
                 -1, 3
             ),
-            rest_at=_places(groupings[1:], starts[1:], part_of),
+            rest_at=_places(groupings[1:], part_of),
         ),
         n_cells=stats.n_cells,
-        log_det_basis=-2 * float(np.linalg.slogdet(np.linalg.qr(stats.basis, mode="r"))[1]),
+        log_det_basis=log_det_basis(stats),
+        log_weights=stats.log_weights,
     )
 
 
-def _components(stats: TermStatistics, groupings: Sequence[Grouping], starts: Indices) -> Indices:
-    """Component of each column of Z, (q,); one for all where there is no rest, for which nothing is gained by more."""
-    q = stats.ZtZ.shape[0]
+def _components(groupings: Sequence[Grouping]) -> list[Indices]:
+    """Component of each column of Z, per grouping; one for all where there is no rest, for which nothing is gained."""
     if len(groupings) == 1:
-        return np.zeros(q, dtype=np.int64)
-    level = np.empty(q, dtype=np.int64)
-    count = 0
-    for start, grouping in zip(starts, groupings, strict=True):
-        level[start : start + grouping.q] = count + np.arange(grouping.q) // grouping.r
-        count += grouping.n_levels
-    pairs = stats.ZtZ.tocoo()
-    touching = sparse.csr_array((np.ones(pairs.nnz), (level[pairs.row], level[pairs.col])), shape=(count, count))
-    return csgraph.connected_components(touching, directed=False)[1].astype(np.int64)[level]
+        return [np.zeros(groupings[0].q, dtype=np.int64)]
+    indicators = []
+    for grouping in groupings:
+        Z = grouping.coordinates.matrix.tocoo()
+        ones, shape = np.ones(Z.nnz), (Z.shape[0], grouping.n_levels)
+        indicators.append(sparse.csr_array((ones, (Z.row, Z.col // grouping.r)), shape=shape))
+    touching = sparse.csr_array(sparse.hstack(indicators))
+    part = csgraph.connected_components(sparse.csr_array(touching.T @ touching), directed=False)[1].astype(np.int64)
+    of_grouping = np.split(part, np.cumsum([g.n_levels for g in groupings])[:-1])
+    return [np.repeat(levels, g.r) for levels, g in zip(of_grouping, groupings, strict=True)]
 
 
 def _by_component(part: Indices) -> Indices:
     return np.argsort(part, kind="stable")
 
 
-def _bases(A: sparse.csr_array, r: int) -> tuple[Array, sparse.csr_array]:
-    """T (m, r, r) with Z_j'Z_j = T_j T_j', and the block diagonal matrix that takes Z_j'u to Q_j'u."""
-    m = A.shape[0] // r
+def _bases(Z: sparse.csr_array, r: int) -> tuple[Array, sparse.csr_array]:
+    """T (m, r, r) with Z_j'Z_j = T_j T_j', and the orthonormal columns Q_j with Z_j = Q_j T_j'."""
+    m, A = Z.shape[1] // r, sparse.csr_array(Z.T @ Z)
     at = (np.arange(m) * r)[:, None, None] + np.arange(r)[:, None], (np.arange(m) * r)[:, None, None] + np.arange(r)
     products = np.asarray(A[np.broadcast_to(at[0], (m, r, r)).ravel(), np.broadcast_to(at[1], (m, r, r)).ravel()])
     values, vectors = np.linalg.eigh(products.reshape(m, r, r))
@@ -215,9 +218,9 @@ def _bases(A: sparse.csr_array, r: int) -> tuple[Array, sparse.csr_array]:
     lengths = np.sqrt(values)
     with np.errstate(divide="ignore"):
         inverse = np.where(lengths > 0, 1 / lengths, 0.0)
-    blocks = inverse[:, :, None] * np.swapaxes(vectors, 1, 2)
-    pointers = np.arange(m + 1)
-    return vectors * lengths[:, None, :], sparse.csr_array(sparse.bsr_array((blocks, pointers[:-1], pointers)))
+    blocks, pointers = vectors * inverse[:, None, :], np.arange(m + 1)
+    to_Q = sparse.csr_array(sparse.bsr_array((blocks, pointers[:-1], pointers)))
+    return vectors * lengths[:, None, :], sparse.csr_array(Z @ to_Q)
 
 
 def _whitening(zz: sparse.csr_array, zx: Array, xx: Array, lengths: Array) -> Array:
@@ -228,13 +231,13 @@ def _whitening(zz: sparse.csr_array, zx: Array, xx: Array, lengths: Array) -> Ar
     return scale[:, None] * vectors[:, used] / np.sqrt(values[used])
 
 
-def _places(groupings: Sequence[Grouping], starts: Indices, part_of: Indices) -> Indices:
+def _places(groupings: Sequence[Grouping], part_of: Sequence[Indices]) -> Indices:
     """First column in its component, and levels there, of each parameter of the rest, (C, k2, 2)."""
-    n_components = int(part_of.max()) + 1
+    n_components = int(part_of[0].max()) + 1
     at = np.zeros((n_components, 1), dtype=np.int64)
     places = []
-    for start, grouping in zip(starts, groupings, strict=True):
-        columns = np.bincount(part_of[start : start + grouping.q], minlength=n_components)[:, None]
+    for part, grouping in zip(part_of[1:], groupings, strict=True):
+        columns = np.bincount(part, minlength=n_components)[:, None]
         places += [np.stack([at, columns // grouping.r], axis=2)] * len(grouping.pairs)
         at = at + columns
     return np.concatenate(places, axis=1) if places else np.zeros((n_components, 0, 2), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""TermStatistics -> TermFit: maximum-likelihood (or REML) estimates of every gene under any random terms."""
+"""SufficientStatistics -> TermFit: maximum-likelihood (or REML) estimates of every gene under any random terms."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ import numpy as np
 
 from .._blas import one_blas_thread
 from .blocks import for_blocks, gene_blocks
-from .fit import BOUNDARY, CONSTANT, FAILED, MAX_ITER, OK
 from .grid import Grid, grid, starts
 from .newton import ENDLESS, Found, Model, memory_for, minimise_rows
 from .parameters import blocks_of
-from .points import PointTable, point_table
+from .status import BOUNDARY, CONSTANT, FAILED, MAX_ITER, OK, ROUNDING
 from .structure import Structure, structure
+from .term_points import PointTable, point_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from .._statistics import Grouping, TermStatistics
+    from .._statistics import Grouping, SufficientStatistics
 
     Array = NDArray[np.float64]
 
+# Share of the sum of squares below which what random and fixed effects leave is rounding.
+_EXPLAINED = 1e-13
 # In the order of the outcomes of `newton`. Endless: the deviance falls as far as variances go.
 _STATUS_OF = np.array([OK, BOUNDARY, MAX_ITER, FAILED], dtype=np.int8)
 
@@ -87,7 +89,7 @@ class _Prepared:
     model: Model
 
     @classmethod
-    def of(cls, stats: TermStatistics, *, reml: bool) -> _Prepared:
+    def of(cls, stats: SufficientStatistics, *, reml: bool) -> _Prepared:
         design = structure(stats)
         blocks = blocks_of(design)
         shared = grid(blocks)
@@ -96,7 +98,7 @@ class _Prepared:
 
 
 def fit_terms(
-    models: Sequence[TermStatistics],
+    models: Sequence[SufficientStatistics],
     coef_names: Sequence[str],
     *,
     reml: bool = False,
@@ -123,7 +125,7 @@ def fit_terms(
     """
     with one_blas_thread():
         prepared = [_Prepared.of(stats, reml=reml) for stats in models]
-    blocks = gene_blocks(models[0].n_genes, models[0].ZtZ.shape[0], block_size)
+    blocks = gene_blocks(models[0].n_genes, models[0].coordinates_X.shape[0], block_size)
     arguments = (([stats.genes(block) for stats in models], prepared, tuple(coef_names)) for block in blocks)
     choices: dict[str, Any] = {"n_blocks": len(blocks), "n_jobs": n_jobs, "show_progress": show_progress}
     parts = for_blocks(_fit_block, arguments, **choices, doing="fitting")
@@ -131,12 +133,12 @@ def fit_terms(
 
 
 def _fit_block(
-    models: Sequence[TermStatistics], prepared: Sequence[_Prepared], names: tuple[str, ...]
+    models: Sequence[SufficientStatistics], prepared: Sequence[_Prepared], names: tuple[str, ...]
 ) -> list[TermFit]:
     return [_fit_one(stats, shared, names) for stats, shared in zip(models, prepared, strict=True)]
 
 
-def _fit_one(stats: TermStatistics, shared: _Prepared, names: tuple[str, ...]) -> TermFit:
+def _fit_one(stats: SufficientStatistics, shared: _Prepared, names: tuple[str, ...]) -> TermFit:
     design, model = shared.structure, shared.model
     found = minimise_genes(stats, shared)
     degenerate = _degenerate(stats, design)
@@ -146,7 +148,7 @@ def _fit_one(stats: TermStatistics, shared: _Prepared, names: tuple[str, ...]) -
     beta = np.where(usable[:, None], found.beta @ stats.basis.T, np.nan)
     if stats.ones is not None:
         beta += np.outer(stats.shift, stats.basis @ stats.ones)
-    constant = design.log_det_basis if model.reml else 0.0
+    constant = (design.log_det_basis if model.reml else 0.0) - design.log_weights
     return TermFit(
         coef_names=names,
         groupings=design.groupings,
@@ -160,10 +162,10 @@ def _fit_one(stats: TermStatistics, shared: _Prepared, names: tuple[str, ...]) -
     )
 
 
-def minimise_genes(stats: TermStatistics, shared: _Prepared) -> Found:
+def minimise_genes(stats: SufficientStatistics, shared: _Prepared) -> Found:
     """Minimise the deviance of some genes from their local minima on the grid."""
     design, G = shared.structure, stats.n_genes
-    deviance = shared.table.deviance(shared.table.genes(stats).rss, reml=shared.model.reml)
+    deviance = shared.table.deviance(shared.table.own(stats).rss, reml=shared.model.reml)
     found = Found(
         phi=np.full((G, design.n_parameters), np.nan),
         value=np.full(G, np.nan),
@@ -177,11 +179,11 @@ def minimise_genes(stats: TermStatistics, shared: _Prepared) -> Found:
     return found
 
 
-def _degenerate(stats: TermStatistics, design: Structure) -> NDArray[np.int8]:
+def _degenerate(stats: SufficientStatistics, design: Structure) -> NDArray[np.int8]:
     """Genes without variation, or without any that the fixed and random effects do not explain exactly."""
-    rounding = np.finfo(float).eps * (stats.yty + stats.n_cells * stats.mean**2)
-    constant = stats.total_ss <= 16 * rounding
-    explained = design.unexplained(stats) <= 1e-13 * stats.total_ss
+    total = stats.total_ss
+    constant = total <= ROUNDING * (total + stats.n_cells * stats.mean**2)
+    explained = design.unexplained(stats) <= _EXPLAINED * total
     return np.select([constant, explained], [CONSTANT, FAILED], OK).astype(np.int8)
 
 

@@ -1,6 +1,6 @@
 """Design -> DesignReport: what a design can answer, what it cannot and why, in words. No expression, no fit."""
 
-from .audit import audit, refused_report
+from .audit import audit, audit_terms, refused_report
 from .facts import DesignReport, from_uns
 
-__all__ = ["DesignReport", "audit", "from_uns", "refused_report"]
+__all__ = ["DesignReport", "audit", "audit_terms", "from_uns", "refused_report"]

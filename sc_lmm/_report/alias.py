@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._design import TOLERANCE, unit
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-# R's lm calls a column aliased when 1e-7 of its length is left; columns are centred here, so the same figure is safe.
-_TOLERANCE = 1e-7
+    Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -35,46 +36,41 @@ class Alias:
         return f"{self.column} = {text.removeprefix(' + ').removeprefix(' ')}"
 
 
-def find_aliases(X: NDArray[np.float64], names: Sequence[str]) -> list[Alias]:
-    """Columns of `X` (n, p) that earlier columns determine, each with its exact relation."""
-    scale = _spread(X)
-    R: NDArray[np.float64] = np.asarray(np.linalg.qr(X / scale, mode="r"))
-    spread = np.array([_deviation(R, j) for j in range(X.shape[1])])
+def find_aliases(X: Array, names: Sequence[str], ones: Array | None = None) -> list[Alias]:
+    """Columns of `X` (n, p) that earlier columns determine, each with its exact relation.
+
+    Where the rows of X are not cells but have the same cross-products, `ones` (n,) is what a column of ones is in them.
+    """
+    length = _length(X)
+    ones = np.ones(len(X)) if ones is None else ones
+    R = np.asarray(np.linalg.qr(np.column_stack([ones, X / length]), mode="r"))
+    spread, R = np.linalg.norm(R[1:, 1:], axis=0), R[:, 1:]
+    measure = unit(spread, np.linalg.norm(R, axis=0))
+    adds = np.where(spread > TOLERANCE * measure, measure, 1.0)  # the column of a constant adds its length
     independent: list[int] = []
     aliases: list[Alias] = []
     for j in range(X.shape[1]):
-        solution: NDArray[np.float64] = np.asarray(
-            np.linalg.lstsq(R[:, independent], R[:, j], rcond=None)[0], dtype=np.float64
-        )
+        solution = np.asarray(np.linalg.lstsq(R[:, independent], R[:, j], rcond=None)[0], dtype=np.float64)
         left = R[:, j] - R[:, independent] @ solution
-        if np.linalg.norm(left) > _TOLERANCE * spread[j]:
+        if np.linalg.norm(left) > TOLERANCE * measure[j]:
             independent.append(j)
         else:
             # A coefficient is rounding if what it adds is, beside the spread of the column that it explains.
-            real = (np.abs(solution) * spread[independent] > 1e-6 * spread[j]) & (np.abs(solution) > 1e-9)
+            real = (np.abs(solution) * adds[independent] > 1e-6 * measure[j]) & (np.abs(solution) > 1e-9)
             used = np.flatnonzero(real)
-            aliases.append(_relation(j, [independent[k] for k in used], solution[used], scale, names))
+            aliases.append(_relation(j, [independent[k] for k in used], solution[used], length, names))
     return aliases
 
 
-def _spread(X: NDArray[np.float64]) -> NDArray[np.float64]:
-    length = np.sqrt(np.einsum("ij,ij->j", X, X))
-    return np.where(length > 0, length, 1.0)
+def _length(X: Array) -> Array:
+    """Length of each column, in units in which no square is too large; 1 for a column of zeros."""
+    largest = np.abs(X).max(axis=0)
+    largest[largest == 0] = 1.0
+    length = np.linalg.norm(X / largest, axis=0)
+    return largest * np.where(length > 0, length, 1.0)
 
 
-def _deviation(R: NDArray[np.float64], j: int) -> float:
-    """Length of column j beyond its mean, since a large mean would hide a small but real spread."""
-    if j == 0:
-        return float(np.linalg.norm(R[:, 0]))
-    direction = R[:, 0] / max(float(np.linalg.norm(R[:, 0])), np.finfo(float).tiny)
-    beyond = R[:, j] - direction * (direction @ R[:, j])
-    # A constant column has only rounding left beyond its mean: then its own length is the measure.
-    return max(float(np.linalg.norm(beyond)), float(np.linalg.norm(R[:, j])) * 1e-6)
-
-
-def _relation(
-    j: int, used: list[int], solution: NDArray[np.float64], scale: NDArray[np.float64], names: Sequence[str]
-) -> Alias:
+def _relation(j: int, used: list[int], solution: Array, scale: Array, names: Sequence[str]) -> Alias:
     return Alias(
         index=j,
         column=names[j],

@@ -1,10 +1,7 @@
 """Design -> what its columns amount to for any random intercept: donor means, deviations from them, cross tables.
 
-With n_j cells in donor j, x_c the row of X of cell c and xbar_j the mean row of donor j,
-
-    X'V^-1 X = R'R / sigma^2 + sum_j w_j xbar_j xbar_j',   R'R = sum_jc (x_c - xbar_j)(x_c - xbar_j)'
-
-so the m x p means and the p x p triangle R hold everything that a report asks of X. Cells are visited twice, in blocks.
+Everything that a report asks of X is in the m x p donor means and the p x p triangle R of the deviations from them (see
+`_design.columns`); no cell is visited here.
 """
 
 from __future__ import annotations
@@ -15,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from formulaic.parser.types import Factor
-from scipy import linalg
 
+from .._design import TOLERANCE, level_text
 from .alias import Alias, find_aliases
 
 if TYPE_CHECKING:
@@ -29,10 +25,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_BLOCK = 1 << 12  # small enough for the cache, where a tall QR runs three times as fast
 _MAX_TABLE = 20_000_000
-# What is left of a column's length after others are taken out, when nothing is: as in _alias.
-_TOLERANCE = 1e-7
 
 
 @dataclass(frozen=True)
@@ -78,6 +71,11 @@ class Anatomy:
         """Cells per donor, (m,)."""
         return self.design.random.sizes
 
+    @cached_property
+    def harmonic_mean(self) -> float:
+        """Harmonic mean of the cells per donor."""
+        return float(self.sizes.size / (1 / self.sizes).sum())
+
     @property
     def group(self) -> str:
         """Column of the grouping."""
@@ -97,21 +95,24 @@ class Anatomy:
     @cached_property
     def between(self) -> Array:
         """Sum of squares of each column's donor means about its mean, (p,)."""
-        centred = self.means - self.sizes @ self.means / self.sizes.sum()
-        between = self.sizes @ centred**2
-        total = between + self.within
-        return np.where(between > _TOLERANCE**2 * total, between, 0.0)
+        columns = self.design.columns
+        between = columns.scale * np.sqrt(self.sizes @ columns.means**2)
+        return np.where(between > TOLERANCE * columns.scale * columns.unit, between, 0.0) ** 2
+
+    @cached_property
+    def rank_within(self) -> int:
+        """Coefficients that differ within donors."""
+        return self.design.columns.take(self.independent).rank_within
 
     @cached_property
     def df_between(self) -> int:
         """Donors less the coefficients that differ between donors only."""
-        rank = self.independent.size
-        return max(len(self.sizes) - (rank - rank_of(self.R[:, self.independent])), 0)
+        return max(len(self.sizes) - (self.independent.size - self.rank_within), 0)
 
     @cached_property
     def df_within(self) -> int:
         """Cells less donors less the coefficients that differ within donors."""
-        return max(int(self.sizes.sum()) - len(self.sizes) - rank_of(self.R[:, self.independent]), 0)
+        return max(self.design.n_cells - len(self.sizes) - self.rank_within, 0)
 
     def columns(self, term: str) -> list[int]:
         """Positions of a term's columns in X."""
@@ -131,74 +132,35 @@ class Anatomy:
 
 def anatomy(design: Design) -> Anatomy:
     """Take a design apart, whether or not its columns are independent."""
-    means, R = _moments(design)
-    rows = np.vstack([R, np.sqrt(design.random.sizes)[:, None] * means])  # the same cross-products as X
-    aliases = tuple(find_aliases(rows, design.coef_names))
-    crossings = {str(term): _term_crossing(design, term.factors) for term in design.spec.term_slices}
+    columns, sizes = design.columns, design.random.sizes
+    means, R = columns.scale * (columns.shift + columns.means), columns.scale * columns.R
+    rows = np.vstack([R, np.sqrt(sizes)[:, None] * means])  # the same cross-products as X
+    ones = np.append(np.zeros(len(R)), np.sqrt(sizes))
+    aliases = tuple(find_aliases(rows, design.coef_names, ones))
+    crossings = {
+        term: _term_crossing(design, design.categoricals(term)) for term in design.terms if term != "Intercept"
+    }
     return Anatomy(design, means, R, aliases, {name: c for name, c in crossings.items() if c is not None})
-
-
-def rank_of(R: Array) -> int:
-    """Rank of a triangle whose columns may have any scale."""
-    length = np.linalg.norm(R, axis=0)
-    if not length.any():
-        return 0
-    return int((linalg.svdvals(R[:, length > 0] / length[length > 0]) > _TOLERANCE).sum())
 
 
 def cross(column: pd.Series, design: Design) -> Crossing | None:
     """Tabulate a column of annotations of the model's cells against the grouping, None if the table is too large."""
     codes, levels = pd.factorize(column, sort=not isinstance(column.dtype, pd.CategoricalDtype))
-    return _crossing(codes, [str(level) for level in levels], design)
+    return _crossing(codes, [level_text(level) for level in levels], design)
 
 
-def _moments(design: Design) -> tuple[Array, Array]:
-    X, codes, sizes = design.X, design.random.codes, design.random.sizes
-    shift = X.mean(axis=0)  # sums about the mean keep the digits of a column such as a year
-    sums = [np.bincount(codes, weights=x - s, minlength=sizes.size) for x, s in zip(X.T, shift, strict=True)]
-    centred = np.stack(sums, axis=1) / sizes[:, None]
-    R = np.zeros((0, X.shape[1]))
-    for start in range(0, len(X), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        R = np.asarray(np.linalg.qr(np.vstack([R, X[rows] - shift - centred[codes[rows]]]), mode="r"))
-    return shift + centred, _without_rounding(R, centred, sizes, shift)
-
-
-def _without_rounding(R: Array, centred: Array, sizes: Array, shift: Array) -> Array:
-    """Zero the deviations of columns that are constant within donors."""
-    within = np.linalg.norm(R, axis=0)
-    spread = np.sqrt(within**2 + sizes @ centred**2)
-    rounding = 1e-12 * np.abs(shift) * np.sqrt(sizes.sum())
-    return R * (within > np.maximum(_TOLERANCE * spread, rounding))
-
-
-def _term_crossing(design: Design, factors: Sequence[Factor]) -> Crossing | None:
-    coded = [_factor_codes(design, factor) for factor in factors]
-    if not coded or any(c is None for c in coded):
-        return None
+def _term_crossing(design: Design, factors: Sequence[pd.Series | None]) -> Crossing | None:
+    """Tabulate a term made of factors against the grouping, None for any other term or if the table is too large."""
     codes, levels = np.zeros(design.n_cells, dtype=np.int64), [""]
-    for part in coded:
-        new_codes, new_levels = part if part is not None else (codes, levels)
-        codes = codes * len(new_levels) + new_codes
+    for factor in factors:
+        if factor is None:
+            return None
+        new_levels = [level_text(level) for level in factor.cat.categories]
+        codes = codes * len(new_levels) + factor.cat.codes.to_numpy().astype(np.int64)
         levels = [f"{old}:{new}" if old else new for old in levels for new in new_levels]
         if len(levels) * len(design.random.levels) > _MAX_TABLE:
             return None
     return _crossing(codes, levels, design)
-
-
-def _factor_codes(design: Design, factor: Factor) -> tuple[NDArray[np.int64], list[str]] | None:
-    """Level of each cell in a categorical factor that is made of one annotation, such as ``batch`` or ``C(batch)``."""
-    kind = design.spec.encoder_state.get(factor.expr, (None,))[0]
-    if kind is not Factor.Kind.CATEGORICAL:
-        return None
-    used = [str(v) for v in design.spec.factor_variables[factor] if str(v) in design.data.columns]
-    if len(used) != 1:
-        return None
-    column = design.data[used[0]]
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        return column.cat.codes.to_numpy().astype(np.int64), [str(level) for level in column.cat.categories]
-    codes, values = pd.factorize(column.to_numpy(), sort=True)
-    return codes, [f"{value:g}" for value in values]
 
 
 def _crossing(codes: NDArray[np.int64], levels: Sequence[str], design: Design) -> Crossing | None:

@@ -5,26 +5,25 @@ Nothing is fitted and no expression is read. A design whose columns determine ea
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from .._blas import one_blas_thread
-from .._design import TestSpec, hypotheses_of, is_random_term
-from .anatomy import anatomy
-from .facts import GRADES, DesignReport, Detectable, RandomFacts, TermFacts, TestFacts, Verdict
-from .neighbours import neighbour_verdicts
-from .precision import (
-    REFERENCE_ICC,
-    endless_standard_errors,
-    enough_cells_icc,
-    noncentrality,
-    standard_errors,
-    within_share,
-)
+from .._design import TestSpec, hypotheses_of, is_random_term, level_text
+from .._errors import DesignError
+from .._names import quoted
+from .._words import unit
+from .anatomy import anatomy, cross
+from .cautions import Cautions, place_verdicts
+from .columns import dropped_cells
+from .detectable import detectability, max_df
+from .facts import GRADES, DesignReport, RandomFacts, TermFacts, TestFacts, Verdict
+from .neighbours import Neighbour, neighbour_verdicts, neighbours, unit_left_out
 from .verdicts import design_verdicts
-from .wording import unit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,12 +31,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .._design import Design
-    from .._errors import DesignError
     from .anatomy import Anatomy
 
     Array = NDArray[np.float64]
-
-ICCS = (0.01, 0.05, 0.3)
 
 
 @one_blas_thread()
@@ -54,21 +50,70 @@ def audit(design: Design, test: TestSpec | None = None, obs: pd.DataFrame | None
         All annotations of all cells, (n_obs, n_annotations). They tell which donors' cells were left out, and whether
         a unit such as the donor of several samples was left out of the formula.
     """
+    return _report(_subject(design, obs), test)
+
+
+@one_blas_thread()
+def audit_terms(design: Design, obs: pd.DataFrame) -> tuple[DesignReport, Cautions]:
+    """Report on a design, and keep what will concern the test of each of its terms when the cells are gone."""
+    subject = _subject(design, obs)
+    report = _report(subject, None)
+    if report.refused:
+        return report, Cautions()
+    of_term = {"": report.warnings}
+    for term in design.terms:
+        with suppress(DesignError):  # a term that cannot be tested
+            of_term[term] = tuple(filter(None, map(_of_term, _report(subject, term).verdicts)))
+    return report, Cautions(of_term, subject.varying)
+
+
+def _of_term(verdict: Verdict) -> str:
+    """What a verdict on a term's test warns of; also of what is refused before a fit, which has been made here."""
+    if verdict.code in ("reference_level", "one_level"):  # depend on the test, and not on its terms alone
+        return ""
+    refused = f"{verdict.message} {verdict.advice}" if verdict.grade == "refused" else ""
+    return refused or verdict.warning
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What there is to report on."""
+
+    a: Anatomy
+    units: list[Neighbour]  # columns of obs that are units and not in the formula
+    dropped: dict[str, int]  # cells left out, by donor
+    varying: frozenset[str]  # factors that vary within donors
+
+
+def _subject(design: Design, obs: pd.DataFrame | None) -> _Subject:
     a = anatomy(design)
+    tables = {
+        name: a.crossings.get(quoted(name)) or cross(design.levels_of(name), design) for name in design.coding.levels
+    }
+    varying = frozenset(name for name, table in tables.items() if table is None or not table.constant)
+    return _Subject(a, [] if obs is None else neighbours(a, obs), _dropped_by_donor(design, obs), varying)
+
+
+def _report(subject: _Subject, test: TestSpec | None) -> DesignReport:
+    a, design = subject.a, subject.a.design
     tests = tuple(_test_facts(a, term, rows) for term, rows in _tested_rows(a, test).items())
-    dropped = _dropped_by_donor(design, obs)
-    verdicts = [*design_verdicts(a, tests, dropped)]
-    if obs is not None:
-        verdicts += neighbour_verdicts(a, [facts.term for facts in tests], obs)
+    terms = [facts.term for facts in tests]
+    left_out = [term for term in terms if unit_left_out(a, term, subject.units) is not None]
+    verdicts = [
+        *design_verdicts(a, tests, left_out),
+        *([] if test is None else place_verdicts(design.coding, test, subject.varying)),
+        *neighbour_verdicts(a, terms, subject.units),
+        *dropped_cells(a, subject.dropped),
+    ]
     return DesignReport(
         formula=design.formula.text,
         n_cells=design.n_cells,
         n_dropped=int((~design.kept).sum()),
-        dropped_by_donor=dropped,
+        dropped_by_donor=subject.dropped,
         terms=tuple(_term_facts(a, name) for name in design.terms if name != "Intercept"),
         random=(_random_facts(a),),
         tests=tests,
-        verdicts=tuple(sorted(verdicts, key=lambda v: -GRADES.index(v.grade))),
+        verdicts=tuple(sorted(dict.fromkeys(verdicts), key=lambda v: -GRADES.index(v.grade))),
     )
 
 
@@ -106,7 +151,7 @@ def _term_facts(a: Anatomy, name: str) -> TermFacts:
         between_share=_between_share(a, columns),
         donors={level: int(n) for level, n in zip(levels, donors, strict=True)},
         cells={level: int(n) for level, n in zip(levels, cells, strict=True)},
-        max_df=0 if aliases else _max_df(a, columns),
+        max_df=0 if aliases else max_df(a, columns),
         estimable=not aliases,
         aliases=tuple(str(alias) for alias in aliases),
     )
@@ -119,15 +164,6 @@ def _between_share(a: Anatomy, columns: Sequence[int]) -> float:
     return float((a.between[columns][varies] / total[varies]).mean()) if varies.any() else 1.0
 
 
-def _max_df(a: Anatomy, columns: Sequence[int]) -> int:
-    """Degrees of freedom at the level that most of the information comes from, for the worst column."""
-    return a.df_within if _judged_within(a, columns) else a.df_between
-
-
-def _judged_within(a: Anatomy, columns: Sequence[int]) -> bool:
-    return min(within_share(a, k) for k in columns) > 0.5
-
-
 def _random_facts(a: Anatomy) -> RandomFacts:
     sizes = a.sizes
     return RandomFacts(
@@ -137,13 +173,9 @@ def _random_facts(a: Anatomy) -> RandomFacts:
         median=float(np.median(sizes)),
         largest=int(sizes.max()),
         effective_levels=float(sizes.sum() ** 2 / (sizes @ sizes)),
-        effective_cells=_harmonic_mean(a),
+        effective_cells=a.harmonic_mean,
         relations=tuple(_relation(a, name) for name in a.crossings if name not in ("Intercept", a.group)),
     )
-
-
-def _harmonic_mean(a: Anatomy) -> float:
-    return float(a.sizes.size / (1 / a.sizes).sum())
 
 
 def _relation(a: Anatomy, name: str) -> str:
@@ -159,23 +191,18 @@ def _relation(a: Anatomy, name: str) -> str:
 
 
 def _test_facts(a: Anatomy, term: str, rows: Mapping[str, Array]) -> TestFacts:
-    tested = [k for k in a.columns(term) if any(L[0, k] for L in rows.values())]
-    estimable = not a.aliases_of(term)
-    within = estimable and _judged_within(a, tested)
-    df = (a.df_within if within else a.df_between) if estimable else 0
-    inflation, by = _inflation(a, term) if estimable else (1.0, {})
-    first = next(iter(rows.values()))
+    found = detectability(a, term, rows)
     return TestFacts(
         term=term,
-        level="within" if within else "between",
+        level="within" if found.within else "between",
         donors=a.sizes.size,
         donors_per_level=_donors_compared(a, term, rows),
-        df=df,
-        inflation=inflation,
-        inflation_by=by,
+        df=found.df,
+        inflation=found.inflation,
+        inflation_by=found.inflation_by,
         per="as a difference between levels" if term in a.crossings else f"per standard deviation of {term}",
-        enough_cells_icc=enough_cells_icc(a, first) if df > 0 and not within else 1.0,
-        detectable=tuple(d for name, L in rows.items() for d in _detectable(a, name, L, df)) if df > 0 else (),
+        enough_cells_icc=found.enough_cells_icc,
+        detectable=found.detectable,
     )
 
 
@@ -193,57 +220,6 @@ def _donors_compared(a: Anatomy, term: str, rows: Mapping[str, Array]) -> dict[s
     return {level: n for (level, n), used in zip(donors.items(), compared, strict=True) if used}
 
 
-def _inflation(a: Anatomy, term: str) -> tuple[float, dict[str, float]]:
-    """How much the other terms inflate the variance of the term's coefficients, together and each on top of the rest.
-
-    An interaction goes along with its main effects by construction, so terms that share a factor do not count.
-    """
-    others = [
-        name for name in a.design.terms if name != "Intercept" and not set(name.split(":")) & set(term.split(":"))
-    ]
-    full = _variances(a, term, without=[])
-    by = {name: float((full / _variances(a, term, without=[name])).max()) for name in others}
-    return float((full / _variances(a, term, without=others)).max()), by
-
-
-def _variances(a: Anatomy, term: str, without: Sequence[str]) -> Array:
-    left_out = {k for name in without for k in a.columns(name)}
-    columns = [k for k in a.independent if k not in left_out]
-    places = [columns.index(k) for k in a.columns(term)]
-    return standard_errors(a, REFERENCE_ICC, columns)[places] ** 2
-
-
-def _detectable(a: Anatomy, name: str, L: Array, df: int) -> list[Detectable]:
-    columns = list(a.independent)
-    size = noncentrality(df) * _unit(a, L)
-    independent = standard_errors(a, 0.0, columns, L)[0]
-    found = []
-    for icc in ICCS:
-        se = standard_errors(a, icc, columns, L)[0]
-        found.append(
-            Detectable(
-                comparison=name,
-                icc=icc,
-                design_effect=float((se / independent) ** 2),
-                effective_cells=float(a.sizes.sum() * (independent / se) ** 2),
-                sd_cell=float(size * se),
-                sd_donor_mean=float(size * se / np.sqrt(icc + (1 - icc) / _harmonic_mean(a))),
-                sd_cell_endless=float(size * endless_standard_errors(a, icc, columns, L)[0]),
-            )
-        )
-    return found
-
-
-def _unit(a: Anatomy, L: Array) -> float:
-    """Standard deviation of a numeric column whose slope is tested, else 1: the comparison as it is."""
-    (columns,) = np.nonzero(L[0])
-    numeric = {k for term in a.design.terms if term not in a.crossings for k in a.columns(term)}
-    if len(columns) != 1 or columns[0] not in numeric:
-        return 1.0
-    k = int(columns[0])
-    return float(np.sqrt((a.within + a.between)[k] / a.sizes.sum()))
-
-
 def _dropped_by_donor(design: Design, obs: pd.DataFrame | None) -> dict[str, int]:
     if obs is None or design.kept.all():
         return {}
@@ -251,7 +227,5 @@ def _dropped_by_donor(design: Design, obs: pd.DataFrame | None) -> dict[str, int
     return {_level_name(level): int(n) for level, n in counts.items() if n > 0}
 
 
-def _level_name(level: object) -> str:
-    if isinstance(level, float):
-        return "(no value)" if np.isnan(level) else f"{level:g}"
-    return "(no value)" if level is pd.NA or level is None else str(level)
+def _level_name(level: Any) -> str:
+    return "(no value)" if pd.api.types.is_scalar(level) and pd.isna(level) else level_text(level)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .._errors import DesignError
+from .._errors import DesignError, warn
+from .._names import random_intercept
+from .._words import one, unit
 from .render import Page, Remark, Table, to_html, to_text
-from .wording import one, unit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -91,6 +92,7 @@ class Verdict:
     code: str
     message: str
     advice: str = ""
+    warning: str = ""  # one sentence, with what to type, if p-values do not mean what they would without it
 
 
 @dataclass(frozen=True, repr=False)
@@ -127,6 +129,16 @@ class DesignReport:
             raise DesignError(
                 " ".join(f"{v.message} {v.advice}".strip() for v in self.verdicts if v.grade == "refused")
             )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What changes the meaning of a p-value, a sentence each."""
+        return tuple(dict.fromkeys(v.warning for v in self.verdicts if v.warning))
+
+    def warn(self) -> None:
+        """Warn of what changes the meaning of a p-value."""
+        for sentence in self.warnings:
+            warn(sentence)
 
     def to_dict(self) -> dict[str, Any]:
         """Give all facts as dicts, lists, strings, numbers and booleans."""
@@ -229,7 +241,7 @@ def _random_table(report: DesignReport) -> Table | None:
     header = ("term", "levels", "least cells", "median", "most", "effective levels", "effective cells per level")
     rows = tuple(
         (
-            f"(1 | {term.name})",
+            random_intercept(term.name),
             f"{term.levels:,}",
             f"{term.smallest:,}",
             f"{term.median:,.6g}",

@@ -52,18 +52,20 @@ def endless_standard_errors(anatomy: Anatomy, icc: float, columns: Sequence[int]
     return np.asarray(np.sqrt(icc) * np.linalg.norm(linalg.solve_triangular(triangle, wanted.T, trans="T"), axis=0))
 
 
-def within_share(anatomy: Anatomy, column: int, icc: float = REFERENCE_ICC) -> float:
-    """Share of the information on a coefficient that comes from differences within donors."""
+def within_share(anatomy: Anatomy, L: Array, icc: float = REFERENCE_ICC) -> float:
+    """Share of the information on L beta, L (1, p), that comes from differences within donors.
+
+    That information alone is 1 / (L (R'R)^+ L') / (1 - ICC), and none if R'R does not determine L beta.
+    """
     columns = list(anatomy.independent)
-    others = [k for k in columns if k != column]
-    target, rest = anatomy.R[:, column], anatomy.R[:, others]
-    length = np.linalg.norm(rest, axis=0)
-    rest = rest[:, length > 0] / length[length > 0]
-    left = target - rest @ np.linalg.lstsq(rest, target, rcond=1e-10)[0] if rest.size else target
-    if np.linalg.norm(left) <= 1e-7 * np.linalg.norm(target):
+    R, wanted = anatomy.R[:, columns], L[0, columns]
+    length = np.linalg.norm(R, axis=0)
+    scale = np.where(length > 0, length, 1.0)
+    z, *_ = np.linalg.lstsq((R / scale).T, wanted / scale, rcond=1e-10)
+    if np.linalg.norm((R / scale).T @ z - wanted / scale) > 1e-7 * np.linalg.norm(wanted / scale):
         return 0.0
-    se = standard_errors(anatomy, icc, columns)[columns.index(column)]
-    return float(left @ left / (1 - icc) * se**2)
+    se = standard_errors(anatomy, icc, columns, L)[0]
+    return float(se**2 / (z @ z) / (1 - icc))
 
 
 def noncentrality(df: int, power: float = 0.8, alpha: float = 0.05) -> float:

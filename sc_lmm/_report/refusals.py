@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from .._design import read_term
 from .._errors import listing
+from .._names import random_intercept
+from .._words import named, one, unit
 from .facts import Verdict, shortened
-from .wording import formula_with, named, one, unit
+from .formulas import formula_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,6 +45,8 @@ def _kind(a: Anatomy, alias: Alias, terms: tuple[str, ...], tested: str) -> str:
         return "grouping_fixed"
     if _empty_cells(a, terms):
         return "empty_interaction"
+    if _close_powers_of(a, terms):
+        return "close_powers"
     if tested:
         return "aliased_with_test"
     return "identical_columns" if len(alias.others) == 1 and abs(alias.coefficients[0] - 1) < 1e-9 else "aliased"
@@ -52,7 +60,7 @@ def _grouping_term(a: Anatomy, terms: tuple[str, ...]) -> str:
 
 def _empty_cells(a: Anatomy, terms: tuple[str, ...]) -> dict[str, list[str]]:
     """Combinations of levels without cells, by interaction."""
-    tables = {name: a.crossings[name] for name in terms if ":" in name and name in a.crossings}
+    tables = {name: a.crossings[name] for name in terms if len(read_term(name)) > 1 and name in a.crossings}
     empty = {
         name: [level for level, n in zip(t.levels, t.cells.sum(axis=0), strict=True) if n == 0]
         for name, t in tables.items()
@@ -60,12 +68,27 @@ def _empty_cells(a: Anatomy, terms: tuple[str, ...]) -> dict[str, list[str]]:
     return {name: levels for name, levels in empty.items() if levels}
 
 
+def _power(term: str) -> tuple[str, int]:
+    """Take a term such as ``I(day ** 2)`` apart; any other is its own first power."""
+    found = re.fullmatch(r"I\((.+?) ?\*\* ?(\d+)\)", term)
+    return (found[1], int(found[2])) if found else (term, 1)
+
+
+def _close_powers_of(a: Anatomy, terms: Sequence[str]) -> str:
+    """Name the annotation of which the terms are powers that numbers closer to zero would tell apart, "" if none."""
+    bases, degrees = zip(*map(_power, terms), strict=True)
+    numbers = a.design.number_of(bases[0].strip("`"))
+    if len(terms) < 2 or len(set(bases)) > 1 or numbers is None or len(np.unique(numbers)) <= max(degrees):
+        return ""
+    return str(bases[0])
+
+
 def _constant_column(a: Anatomy, terms: tuple[str, ...], _tested: str, relations: str) -> Verdict:
     return Verdict(
         "refused",
         "constant_column",
         f"{named(terms)} is the same in all cells used, so it has no coefficient: {relations}.",
-        f'Drop it: "{formula_with(a, drop=terms[:1])}".',
+        f'Drop it: "{formula_with(a.design.coding, drop=terms[:1])}".',
     )
 
 
@@ -73,8 +96,8 @@ def _identical_columns(a: Anatomy, terms: tuple[str, ...], _tested: str, relatio
     return Verdict(
         "refused",
         "identical_columns",
-        f"{named(terms)} hold the same values in all cells used: {relations}.",
-        f'Keep one of them, e.g. "{formula_with(a, drop=terms[-1:])}".',
+        f"{named(terms)} hold the same values, to seven digits, in all cells used: {relations}.",
+        f'Keep one of them, e.g. "{formula_with(a.design.coding, drop=terms[-1:])}".',
     )
 
 
@@ -88,7 +111,7 @@ def _grouping_fixed(a: Anatomy, terms: tuple[str, ...], tested: str, relations: 
         f"{term} is a fixed factor beside {named(others)}: its {a.sizes.size} levels have a free coefficient each, "
         f"which together reproduce {what} exactly ({relations}). Any difference between {unit(a.group)} can be put on either "
         f"at no cost, so the data cannot tell them apart.",
-        f'Leave {term} to the random intercept, where its effects have to be paid for: "{formula_with(a, drop=[term])}".',
+        f'Leave {term} to the random intercept, where its effects have to be paid for: "{formula_with(a.design.coding, drop=[term])}".',
     )
 
 
@@ -101,7 +124,21 @@ def _empty_interaction(a: Anatomy, terms: tuple[str, ...], _tested: str, relatio
         f"{named(list(empty))} has combinations of levels without cells ({listing(levels, 6)}), and with them "
         f"coefficients that nothing determines: {relations}.",
         f"Leave out the cells of a level that is not in every combination, or drop the interaction: "
-        f'"{formula_with(a, drop=list(empty))}".',
+        f'"{formula_with(a.design.coding, drop=list(empty))}".',
+    )
+
+
+def _close_powers(a: Anatomy, terms: tuple[str, ...], _tested: str, relations: str) -> Verdict:
+    name, _ = _power(terms[0])
+    powers = [term for term in a.design.terms if term != name and _power(term)[0] == name]
+    poly = f"poly({name}, {max(_power(term)[1] for term in powers)})"
+    put: dict[str, Any] = {"replace": {name: poly}} if name in a.design.terms else {"first": poly}
+    return Verdict(
+        "refused",
+        "close_powers",
+        f"{named(terms)} are powers of numbers that vary little for their size, and determine each other to seven digits "
+        f"of what varies: {relations}.",
+        f'Type "{formula_with(a.design.coding, drop=powers, **put)}", which has the same fit, or powers of {name} less its mean.',
     )
 
 
@@ -114,7 +151,7 @@ def _aliased_with_test(a: Anatomy, terms: tuple[str, ...], tested: str, relation
         "aliased_with_test",
         f"{tested} cannot be told apart from {named(others)}: {relations}. Their effects always come together in these "
         f"cells, so no method can say to which of them a difference belongs.",
-        f'Without {named(others)} ("{formula_with(a, drop=others)}") the coefficient of {tested} stands for the sum '
+        f'Without {named(others)} ("{formula_with(a.design.coding, drop=others)}") the coefficient of {tested} stands for the sum '
         f"of these effects. To part them, {unit(a.group)} are needed in which they do not come together.",
     )
 
@@ -124,7 +161,7 @@ def _aliased(a: Anatomy, terms: tuple[str, ...], _tested: str, relations: str) -
         "refused",
         "aliased",
         f"The columns of {named(terms)} determine each other: {relations}. Their coefficients have no single solution.",
-        f'Drop one of them, e.g. "{formula_with(a, drop=[terms[-1]])}".',
+        f'Drop one of them, e.g. "{formula_with(a.design.coding, drop=[terms[-1]])}".',
     )
 
 
@@ -133,6 +170,7 @@ _ALIASED = {
     "identical_columns": _identical_columns,
     "grouping_fixed": _grouping_fixed,
     "empty_interaction": _empty_interaction,
+    "close_powers": _close_powers,
     "aliased_with_test": _aliased_with_test,
     "aliased": _aliased,
 }
@@ -166,7 +204,7 @@ def _random_aliased(a: Anatomy, test: TestFacts) -> Verdict:
         "refused",
         "random_aliased",
         f"Each level of {test.term} is one level of {a.group}, so a difference between levels of {test.term} and one "
-        f"between draws of (1 | {a.group}) are the same numbers. The fit would run, but its p-value would rest on the "
+        f"between draws of {random_intercept(a.group)} are the same numbers. The fit would run, but its p-value would rest on the "
         f"prior variance of {a.group} alone: {unit(a.group, a.sizes.size)}, 0 df, however many the cells.",
         f"Use the column of donors or samples as the random intercept, if there are several in each level of "
         f"{test.term}; {a.group} itself stays confounded with {test.term}. Else there is no replication to test with.",

@@ -6,54 +6,59 @@ One generator per question; it yields nothing where the question does not arise.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
-from .._errors import listing
+from .._design import TOLERANCE, read_term
+from .._words import named, one, unit
+from .columns import column_verdicts
 from .facts import Verdict
+from .formulas import formula_with
 from .precision import REFERENCE_ICC
 from .refusals import refusals
-from .wording import formula_with, named, one, unit
+from .within import within_verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Collection, Iterator, Sequence
 
     from .anatomy import Anatomy
     from .facts import TestFacts
 
 _FEW_DONORS, _FEW_DF = 4, 6  # 4 donors in each of two arms leave 6 degrees of freedom
 _INFLATION = 2.0  # standard error 1.4 times as large
-_DOMINANT = 0.5
-_DROPPED = 0.05
-_CODE_NAMES = {
-    *("id", "ids", "idx", "index", "batch", "batches", "cluster", "clusters", "leiden", "louvain", "plate", "lane"),
-    *("run", "chip", "pool", "well", "site", "center", "centre", "channel", "library", "code", "codes", "group"),
-}
-_MAX_CODES = 12
 
 
-def design_verdicts(a: Anatomy, tests: Sequence[TestFacts], dropped: Mapping[str, int]) -> list[Verdict]:
-    """All verdicts that the model's own columns allow, each once."""
-    verdicts = [*refusals(a, tests)]
-    if not verdicts:
-        for test in tests:
-            verdicts += _test_verdicts(a, test)
+def design_verdicts(a: Anatomy, tests: Sequence[TestFacts], left_out: Collection[str]) -> Iterator[Verdict]:
+    """Verdicts that the model's own columns allow.
+
+    Parameters
+    ----------
+    a
+        The design.
+    tests
+        The tested terms.
+    left_out
+        Those of them whose unit is a column of obs that is not in the formula.
+    """
+    refused = [*refusals(a, tests)]
+    yield from refused
+    if tests and not refused:
+        yield from _test_verdicts(a, tests, left_out)
     if not tests:
-        verdicts += _constant_within(a, [t for t, c in a.crossings.items() if c.constant and not c.divides])
-    for question in (_redundant_intercept, _thin_interaction, _contextual, _dominant_donor, _numeric_codes):
-        verdicts += question(a)
-    return list(dict.fromkeys([*verdicts, *_dropped_cells(a, dropped)]))
+        yield from _constant_within(a, [t for t, c in a.crossings.items() if c.constant and not c.divides])
+    yield from column_verdicts(a, [test.term for test in tests])
 
 
-def _test_verdicts(a: Anatomy, test: TestFacts) -> Iterator[Verdict]:
-    constant = not a.within[a.columns(test.term)].any()
-    yield from _constant_within(a, [test.term] if constant else [])
-    for question in (_varies_within, _partly_within, _few_donors, _inflation, _confounded_covariates):
-        yield from question(a, test)
+def _test_verdicts(a: Anatomy, tests: Sequence[TestFacts], left_out: Collection[str]) -> Iterator[Verdict]:
+    for test in tests:
+        yield from _constant_within(a, [] if a.within[a.columns(test.term)].any() else [test.term])
+    yield from within_verdicts(a, tests, left_out)
+    yield from _few_donors(a, tests)
+    for test in tests:
+        yield from _inflation(a, test)
+        yield from _confounded_covariates(a, test)
 
 
 def _constant_within(a: Anatomy, terms: Sequence[str]) -> Iterator[Verdict]:
@@ -72,73 +77,28 @@ def _constant_within(a: Anatomy, terms: Sequence[str]) -> Iterator[Verdict]:
     )
 
 
-def _varies_within(a: Anatomy, test: TestFacts) -> Iterator[Verdict]:
-    if test.level != "within":
-        return
-    term, units = test.term, unit(a.group)
-    slope = f"A random slope (1 + {term} | {a.group}) would allow for that; it is not supported yet."
-    crossing = a.crossings.get(term)
-    if crossing is None:
-        yield Verdict(
-            "caution",
-            "cell_level_test",
-            f"{term} varies from cell to cell, and its slope is taken to be the same in all {units}. If slopes differ "
-            f"between them, as they do in most data, p-values are too small: cells are then not the replicates.",
-            f"{slope} Rank genes by the effect, and take those that show in most {units}.",
-        )
-        return
-    several = int((crossing.levels_per_donor > 1).sum())
-    yield Verdict(
-        "caution",
-        "paired",
-        f"{term} varies within {a.group} (paired: {several} of {unit(a.group, a.sizes.size)} have several levels), so "
-        f"each is its own control. But the model lets none respond differently: {term} is judged against the spread of "
-        f"cells ({test.df:,} df), and p-values are too small if responses differ between {units}.",
-        f"{slope} {_paired_advice(a, term)}",
-    )
-
-
-def _paired_advice(a: Anatomy, term: str) -> str:
-    joined = f"{a.group}_{term}"
-    text = formula_with(a, first=a.group, group=joined)
-    if a.design.factor_of(term) is None or a.group in a.design.terms:
-        return f"Until then join {a.group} and {term} into one column and use that as the random intercept."
-    return (
-        f'Until then: adata.obs["{joined}"] = adata.obs["{a.group}"].astype(str) + "_" + '
-        f'adata.obs["{term}"].astype(str) and "{text}", which judges {term} between these, within {a.group}.'
-    )
-
-
-def _partly_within(a: Anatomy, test: TestFacts) -> Iterator[Verdict]:
-    crossing = a.crossings.get(test.term)
-    if crossing is None or crossing.constant or test.level == "within":
-        return
-    mixed = np.array(a.design.random.levels)[crossing.levels_per_donor > 1]
-    yield Verdict(
-        "caution",
-        "partly_within",
-        f"{test.term} is constant within most {unit(a.group)} but varies within {unit(a.group, len(mixed))} "
-        f"({listing(mixed, 5)}): the test mixes comparisons between and within {unit(a.group)}.",
-        f"Check the annotation of these. If {test.term} does change within a {one(a.group)} (time points), use the "
-        f"column of the finer unit, e.g. the sample, as the random intercept.",
-    )
-
-
-def _few_donors(a: Anatomy, test: TestFacts) -> Iterator[Verdict]:
-    arms = {level: n for level, n in test.donors_per_level.items() if n < _FEW_DONORS}
+def _few_donors(a: Anatomy, tests: Sequence[TestFacts]) -> Iterator[Verdict]:
+    """The test that rests on the fewest donors, if these are few."""
+    test = min(tests, key=lambda test: (min(test.donors_per_level.values(), default=test.donors), test.df))
+    arms = sorted((n, level) for level, n in test.donors_per_level.items() if n < _FEW_DONORS)
     if not arms and not (test.level == "between" and test.df < _FEW_DF):
         return
-    found = [f"{unit(a.group, n)} with {test.term} {level}" for level, n in list(arms.items())[:3]]
-    what = f"{named(found)} ({test.df:,} df)" if found else f"{test.df:,} df between {unit(a.group, a.sizes.size)}"
+    found = [f"{unit(a.group, n)} with {test.term} {level}" for n, level in arms]
+    shown = [*found[:2], *([f"{len(found) - 2} more such"] if len(found) > 2 else [])]
+    what = f"{named(shown)} ({test.df:,} df)" if found else f"{test.df:,} df between {unit(a.group, a.sizes.size)}"
     smallest = max((d for d in test.detectable if d.icc == REFERENCE_ICC), key=lambda d: d.sd_cell)
+    missed = (
+        f"at an ICC of {REFERENCE_ICC} effects below {smallest.sd_cell:.2g} standard deviations of a cell are missed "
+        f"more often than in 20 % of cases"
+    )
     yield Verdict(
         "caution",
         "few_donors",
-        f"Only {what}: at an ICC of {REFERENCE_ICC} effects "
-        f"below {smallest.sd_cell:.2g} standard deviations of a cell are missed more often than in 20 % of cases, and "
-        f"the chi-square of the likelihood ratio is far too optimistic.",
-        f"Use the calibrated pvals, never pvals_chi2, and read the list as candidates. More {unit(a.group)} help, more "
-        f"cells do not.",
+        f"Only {what}: {missed}, and the chi-square of the likelihood ratio is far too optimistic.",
+        f"Use pvals, never pvals_chi2, and read the list as candidates. More {unit(a.group)} help, more cells do not.",
+        warning=f"Only {what}: the default pvals allow for that and pvals_chi2 do not, but a large p-value is no "
+        f"evidence that nothing changes, because {missed}: type "
+        f'print(sl.tl.check_design(adata, "{a.design.formula.text}", "{test.term}")) to see what can be found.',
     )
 
 
@@ -183,7 +143,7 @@ def _confounded_covariates(a: Anatomy, test: TestFacts) -> Iterator[Verdict]:
         return
     for name in a.design.terms:
         columns = a.columns(name)
-        if name in ("Intercept", test.term) or name in a.crossings or test.term in name.split(":"):
+        if name in ("Intercept", test.term) or name in a.crossings or test.term in read_term(name):
             continue
         if len(columns) == 1 and a.within[columns[0]] > 0 and a.between[columns[0]] > 0:
             yield from _confounded_covariate(a, test, name, columns[0])
@@ -201,134 +161,29 @@ def _confounded_covariate(a: Anatomy, test: TestFacts, name: str, column: int) -
         if test.term in a.crossings
         else f"its {one(a.group)} means change by {size:.2g} sd per unit of {against}"
     )
-    split = formula_with(a, replace={name: f"within({name}) + between({name})"})
+    split = formula_with(a.design.coding, replace={name: f"within({name}) + between({name})"})
     yield Verdict(
         "caution",
         "confounded_covariate",
         f"{name} goes along with {test.term}: {what} (t = {t:.2f}, {df} df, p = {p:.2g}). Its one slope comes mostly "
         f"from differences between cells; if {unit(a.group)} differ by another slope, the rest is put on {test.term}.",
         f'Compare with "{split}": a slope of its own between {unit(a.group)}, at the cost of one df.',
+        warning=f"{name} goes along with {test.term} ({what}, p = {p:.2g}), so that p-values of {test.term} mean what "
+        f"they should only if the slope of {name} is the same between {unit(a.group)} as between cells: compare with "
+        f'"{split}".',
     )
 
 
 def _donor_level_difference(a: Anatomy, term: str, column: int) -> tuple[int, float, float, float, int] | None:
     """Regress a covariate's donor means on the tested columns: the largest coefficient, in sd of what is left."""
-    y = a.means[:, column]
-    D = np.column_stack([np.ones(y.size), a.means[:, a.columns(term)]])
+    means, tested = a.design.columns.means, a.columns(term)  # about their means, in units near their size
+    y, D = means[:, column], np.column_stack([np.ones(a.sizes.size), means[:, tested]])
     df = y.size - D.shape[1]
     beta, *_ = np.linalg.lstsq(D, y, rcond=None)
     sd = float(np.sqrt(((y - D @ beta) ** 2).sum() / df)) if df > 0 else 0.0
-    if sd <= 1e-10 * float(np.abs(y).max()):
+    if sd <= TOLERANCE * float(np.abs(y).max()):
         return None
-    t = beta / (sd * np.sqrt(np.diag(np.linalg.pinv(D.T @ D))))
+    t = beta / (sd * np.linalg.norm(np.linalg.pinv(D), axis=1))
     k = int(np.abs(t[1:]).argmax())
     p = min(1.0, 2 * stats.t.sf(abs(t[1 + k]), df) * (t.size - 1))  # Bonferroni over the levels
-    return k, float(beta[1 + k] / sd), float(t[1 + k]), float(p), df
-
-
-def _redundant_intercept(a: Anatomy) -> Iterator[Verdict]:
-    for name, crossing in a.crossings.items():
-        if name != "Intercept" and crossing.constant and crossing.divides and not a.aliases_of(name):
-            yield Verdict(
-                "caution",
-                "grouping_twice",
-                f"{name} is a fixed factor and (1 | {a.group}) has the same levels: the fixed coefficients take all "
-                f"differences between {unit(a.group)}, the random intercept is left with none, and no term that is "
-                f"constant within {a.group} can be added.",
-                f'Keep one of them: "{formula_with(a, drop=[name])}".',
-            )
-
-
-def _thin_interaction(a: Anatomy) -> Iterator[Verdict]:
-    for name, crossing in a.crossings.items():
-        if ":" not in name or a.aliases_of(name):
-            continue
-        thin = [level for level, n in zip(crossing.levels, crossing.donors_per_level, strict=True) if n < 2]
-        if thin:
-            yield Verdict(
-                "caution",
-                "thin_interaction",
-                f"Some combinations in {name} have cells of only one {one(a.group)}: {listing(thin, 6)}. Their "
-                f"coefficients rest on it alone.",
-                "Leave out these levels, or merge them with others.",
-            )
-
-
-def _contextual(a: Anatomy) -> Iterator[Verdict]:
-    for name in a.design.terms:
-        inner = re.fullmatch(r"within\((.*)\)", name)
-        if inner and f"between({inner.group(1)})" in a.design.terms:
-            x = inner.group(1)
-            yield Verdict(
-                "ok",
-                "within_between",
-                f"{x} has a slope within and one between {unit(a.group)}. If the two differ, {x} has a contextual effect: "
-                f"a {one(a.group)}'s mean {x} goes with expression beyond what its cells' own {x} explains (a trait of "
-                f"the {one(a.group)}, or a batch). One common slope would put that on the other terms.",
-                f"If they agree, {x} alone is simpler and spares one df between {unit(a.group)}.",
-            )
-
-
-def _dominant_donor(a: Anatomy) -> Iterator[Verdict]:
-    largest = int(a.sizes.argmax())
-    share = a.sizes[largest] / a.sizes.sum()
-    if share > _DOMINANT and a.sizes.size > 2:
-        yield Verdict(
-            "caution",
-            "dominant_donor",
-            f"{a.design.random.levels[largest]!r} has {100 * share:.0f} % of the cells. What varies within {a.group} is "
-            f"estimated mostly from there, and so is the residual variance.",
-            f"Repeat without it, or with its cells thinned to {int(np.median(a.sizes)):,} (the median).",
-        )
-
-
-def _numeric_codes(a: Anatomy) -> Iterator[Verdict]:
-    for name in a.design.terms:
-        column = a.design.data.get(name.strip("`"))
-        if column is None or name in a.crossings:
-            continue
-        values = _whole_numbers(column.to_numpy())
-        if not _looks_coded(name, values, constant=not a.within[a.columns(name)].any()):
-            continue
-        yield Verdict(
-            "caution",
-            "numeric_codes",
-            f"{name} holds {len(values)} whole numbers ({values[0]:g} to {values[-1]:g}) and gets one slope, as if "
-            f"{values[-1]:g} were that much more than {values[0]:g}. If they are codes, this is not what was meant.",
-            f'For codes type "{formula_with(a, replace={name: f"C({name})"})}". For a true scale leave it as it is.',
-        )
-
-
-def _whole_numbers(column: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distinct values in order, none if a value is not a whole number; the first cells usually tell."""
-    for cells in (column[:1000], column):
-        if (cells != np.round(cells)).any():
-            return np.empty(0)
-    return np.unique(column)
-
-
-def _looks_coded(name: str, values: NDArray[np.float64], *, constant: bool) -> bool:
-    if len(values) < 3:
-        return False
-    tokens = set(re.split(r"[\W_\d]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()))
-    consecutive = len(values) <= _MAX_CODES and values[0] in (0, 1) and bool((np.diff(values) == 1).all())
-    return bool(tokens & _CODE_NAMES) or (constant and consecutive)
-
-
-def _dropped_cells(a: Anatomy, dropped: Mapping[str, int]) -> Iterator[Verdict]:
-    n = int((~a.design.kept).sum())
-    if not n:
-        return
-    lost = [donor for donor in dropped if donor not in a.design.random.levels and donor != "(no value)"]
-    share = n / a.design.kept.size
-    grade: Literal["ok", "caution"] = "caution" if lost or share > _DROPPED else "ok"
-    donors = ", ".join(f"{donor}: {count:,}" for donor, count in list(dropped.items())[:5])
-    rest = f" and {len(dropped) - 5} more" if len(dropped) > 5 else ""
-    gone = f" {unit(a.group, len(lost))} lost all cells: {listing(lost, 5)}." if lost else ""
-    yield Verdict(
-        grade,
-        "dropped_cells",
-        f"{n:,} of {a.design.kept.size:,} cells ({100 * share:.2g} %) lack a value in a column of the model and are "
-        f"left out" + (f" ({donors}{rest})" if donors else "") + f".{gone}",
-        "Fill the gaps or drop the column if these cells matter.",
-    )
+    return k, float(beta[1 + k] / sd / a.design.columns.scale[tested[k]]), float(t[1 + k]), float(p), df

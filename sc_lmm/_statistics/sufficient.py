@@ -1,133 +1,228 @@
 """Expression x Design -> SufficientStatistics, in one visit of the matrix. After this file nothing sees a cell.
 
-A gene enters the likelihood through X'y (p), Z'y (q) and y'y (1) alone, so a cohort of any number of cells becomes
-p + q + 1 numbers per gene. The statistics of disjoint sets of cells add.
+Let D (n, w) be an orthonormal basis of the columns of X about their level means. A gene enters the likelihood through
+its coordinates Z'y (q) and D'y (w), and the sum of squares that these leave, alone: a cohort of any number of cells
+becomes q + w + 1 numbers per gene. The statistics of disjoint sets of cells add.
 
-Numerics: columns of X are centred and scaled, and y is taken from a shift, because a sum of squares by subtraction
-loses twice the digits of mean/sd. The shift is 0 unless the visit finds a gene whose mean dwarfs its spread; only
-such genes are visited a second time.
+Numerics: Z and D are orthogonal, so that every later product is a sum of squares of coordinates and never a difference
+of large numbers. The one difference is what is left of y'y in the visit; where that costs digits, in a gene whose mean,
+donors or covariates dwarf the spread that is left, the gene is visited a second time, less what they explain.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import linalg
-from tqdm.auto import tqdm
 
 from .._blas import one_blas_thread
-from .visit import Cells, Genes, Sums, visit
+from .._design import TOLERANCE, unit
+from .._errors import DesignError
+from .._progress import progress_bar
+from .residuals import Explained, visit_residuals
+from .space import Space, random_space
+from .standard import Standard, factor, is_independent, standard_form, standardised
+from .sums import Cells, Sums
+from .visit import visit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .._design import Design, Hypothesis
+    from .terms import Grouping
 
     Array = NDArray[np.float64]
 
-# A gene with mean^2 / variance above this loses more than four of sixteen digits and is shifted by its mean.
-_SHIFT_RATIO = 1e4
+# A gene with less than this share of y'y left beside Z and D has lost more than four of sixteen digits in the visit.
+_ENOUGH_LEFT = 1e-4
+# A combination of columns is a column of ones if it is in all digits: what is not would be a part of every mean.
+_ONE = 1e-12
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"  # shares of the matrix cannot be counted
 
 
 @dataclass(frozen=True)
 class SufficientStatistics:
-    """What the likelihood of every gene needs to know of the cells: q levels, p columns, G genes."""
+    """What the likelihood of every gene needs to know of the cells: q levels, p columns, w within levels, G genes."""
 
-    sizes: Array  # (q,) cells per level, the diagonal of Z'Z
-    XtX: Array  # (p, p) in standardised columns
-    ZtX: Array  # (q, p)
-    XtY: Array  # (p, G)
+    sizes: Array  # (q,) cells per level, the diagonal of Z'Z (with weights W: of Z'WZ, and so on)
+    ZtX: Array  # (q, p) in standardised columns
+    DtX: Array  # (w, p)
     ZtY: Array  # (q, G)
-    yty: Array  # (G,)
+    DtY: Array  # (w, G)
+    rest: Array  # (G,) what is left of y'y beside Z and D
     nonzero: NDArray[np.int64]  # (G,) cells that express the gene
     shift: Array  # (G,) what was subtracted from y
     basis: Array  # (p_user, p) standardised columns = user's columns @ basis, so beta = basis @ beta_standardised
-    ones: Array | None  # (p,) standardised coefficients that give a column of ones, None if X cannot
+    columns: Array  # (p, p_user) and back: user's columns = standardised columns @ columns + origin
+    origin: Array  # (p_user,)
+    negative: int = 0  # above 0 if an entry that was read is below 0
+    log_weights: float = 0.0  # sum of the logarithms of the weights, which are one on average
+    # With several random terms, or slopes: what these are. Levels are then combinations of theirs, and D begins with what
+    # slope columns have within combinations. Empty for one random intercept.
+    groupings: tuple[Grouping, ...] = ()
 
     @property
     def n_cells(self) -> int:
         """Cells, n."""
-        return int(self.sizes.sum())
+        return round(self.sizes.sum())
 
     @property
     def n_genes(self) -> int:
         """Genes, G."""
-        return self.yty.size
+        return self.rest.size
 
-    @cached_property
-    def total(self) -> Array:
-        """Sum of y per gene, (G,)."""
-        return self.ZtY.sum(axis=0)
+    @property
+    def n_columns(self) -> int:
+        """Columns, p."""
+        return self.ZtX.shape[1]
+
+    @property
+    def rest_df(self) -> int:
+        """Degrees of freedom of `rest`: cells less levels and columns of D."""
+        return self.n_cells - len(self.ZtX) - len(self.DtX)
+
+    @property
+    def XtX(self) -> Array:
+        """Products of the standardised columns, (p, p)."""
+        return self.DtX.T @ self.DtX + self.ZtX.T @ (self.ZtX / self.sizes[:, None])
+
+    @property
+    def XtY(self) -> Array:
+        """Products of the standardised columns with y, (p, G)."""
+        return self.DtX.T @ self.DtY + (self.ZtX / self.sizes[:, None]).T @ self.ZtY
+
+    @property
+    def yty(self) -> Array:
+        """Sum of squares of y, (G,)."""
+        return self.rest + _squares(self.DtY) + _squares(self.ZtY / np.sqrt(self.sizes)[:, None])
 
     @property
     def mean(self) -> Array:
         """Mean expression per gene, (G,)."""
-        return self.total / self.n_cells + self.shift
+        return self.ZtY.sum(axis=0) / self.n_cells + self.shift
 
     @property
     def total_ss(self) -> Array:
         """Sum of squares about the gene's mean, (G,)."""
         with np.errstate(invalid="ignore"):  # genes with infinite entries, which the caller refuses
-            return np.maximum(self.yty - self.total**2 / self.n_cells, 0.0)
+            about = self.with_shift(self.mean)
+        return about.yty
+
+    @property
+    def root_mean_square(self) -> Array:
+        """Root of the mean square of expression per gene, (G,)."""
+        return np.sqrt(self.mean**2 + self.total_ss / self.n_cells)
+
+    @cached_property
+    def is_constant(self) -> NDArray[np.bool_]:
+        """Standardised columns that are constant in every level, (p,)."""
+        return np.asarray(np.linalg.norm(self.DtX, axis=0) <= TOLERANCE * np.sqrt(self.n_cells))
+
+    @cached_property
+    def directions(self) -> Array:
+        """The user's columns less their means, in units of their spread, (p, p_user); 0 for one that is constant."""
+        mean = 0.0 if self.ones is None else np.outer(self.ones, self.ones @ self.columns)
+        length, spread = np.linalg.norm(self.columns, axis=0), np.linalg.norm(self.columns - mean, axis=0)
+        length = np.hypot(length, self.origin)
+        varies = spread > TOLERANCE * unit(spread, length)
+        return np.where(varies, (self.columns - mean) / np.where(varies, spread, 1.0), 0.0)
+
+    @cached_property
+    def ones(self) -> Array | None:
+        """Coefficients (p,) of the standardised columns that give a column of ones, None if they cannot."""
+        rows, target = factor(self._standard, self.sizes), np.append(np.zeros(len(self.DtX)), np.sqrt(self.sizes))
+        ones = np.asarray(np.linalg.lstsq(rows, target, rcond=None)[0])
+        exact = np.linalg.norm(rows @ ones - target) <= _ONE * np.linalg.norm(target)
+        return ones if exact else None
+
+    @property
+    def coordinates_X(self) -> Array:
+        """Standardised columns on the orthonormal basis (D, levels), (w + q, p)."""
+        return factor(self._standard, self.sizes)
+
+    @property
+    def coordinates_Y(self) -> Array:
+        """The genes on the same basis, (w + q, G)."""
+        return np.vstack([self.DtY, self.ZtY / np.sqrt(self.sizes)[:, None]])
+
+    @property
+    def _standard(self) -> Standard:
+        return Standard(self.basis, self.columns, self.ZtX, self.DtX)
 
     def genes(self, index: slice | NDArray[Any]) -> SufficientStatistics:
         """Statistics of some of the genes, contiguous, so that another process computes with the same arrays."""
-        per_gene = ("XtY", "ZtY", "yty", "nonzero", "shift")
-        return replace(self, **{name: np.ascontiguousarray(getattr(self, name)[..., index]) for name in per_gene})
+        per_gene = ("ZtY", "DtY", "rest", "nonzero", "shift")
+        some: dict[str, Any] = {name: np.ascontiguousarray(getattr(self, name)[..., index]) for name in per_gene}
+        return replace(self, **some)
 
     def restrict(self, span: Array) -> SufficientStatistics:
         """Statistics of the model whose fixed effects are X span, with `span` (p, p0).
 
         The null hypothesis L beta = 0 is the model with span = null space of L.
         """
-        ones: Any = None if self.ones is None else np.linalg.lstsq(span, self.ones, rcond=None)[0]
-        stats = self
-        if self.ones is None or ones is None or not np.allclose(span @ ones, self.ones, atol=1e-9):
-            # The restricted model cannot absorb a constant, so the shift has to be undone.
-            stats, ones = self.with_shift(np.zeros(self.n_genes)), None
-        return replace(
-            stats,
-            XtX=span.T @ stats.XtX @ span,
-            ZtX=stats.ZtX @ span,
-            XtY=span.T @ stats.XtY,
-            basis=stats.basis @ span,
-            ones=ones,
-        )
+        back: Any = np.linalg.pinv(span)
+        design = standardised(self._standard.times(span, back), self.sizes)
+        restricted = replace(self, **design._asdict())
+        # A model that cannot absorb a constant needs the means as they are.
+        return restricted if restricted.ones is not None else restricted.with_shift(np.zeros(self.n_genes))
+
+    def with_design(self, sizes: Array, ZtX: Array, DtX: Array) -> SufficientStatistics:
+        """The same genes with other products of the standardised columns, or an error if these determine each other."""
+        design = self._standard._replace(ZtX=ZtX, DtX=DtX)
+        if not is_independent(design, sizes):
+            msg = "With these donors the columns of the design determine each other."
+            raise DesignError(msg)
+        return replace(self, sizes=sizes, **standardised(design, sizes)._asdict())
 
     def with_shift(self, shift: Array) -> SufficientStatistics:
         """Express the same statistics with another shift, by algebra."""
         step = self.shift - shift
-        if not step.any():
-            return self
-        return replace(
-            self,
-            XtY=self.XtY + np.outer(self.ZtX.sum(axis=0), step),
-            ZtY=self.ZtY + np.outer(self.sizes, step),
-            yty=self.yty + 2 * step * self.total + step**2 * self.n_cells,
-            shift=shift,
-        )
+        return replace(self, ZtY=self.ZtY + np.outer(self.sizes, step), shift=shift) if step.any() else self
 
     def __add__(self, other: SufficientStatistics) -> SufficientStatistics:
-        """Statistics of two disjoint sets of cells under one design."""
+        """Statistics of two disjoint sets of cells under one design.
+
+        About the means of a level over both sets, the cells differ as they do in each, and by one coordinate more: the
+        difference of the two means.
+        """
         if not np.array_equal(self.basis, other.basis):
             msg = "Statistics add only if they come from one design: their standardised columns differ."
             raise ValueError(msg)
         other = other.with_shift(self.shift)
-        summed = [f.name for f in fields(self) if f.name not in ("shift", "basis", "ones")]
-        return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in summed})
+        apart = np.sqrt(self.sizes * other.sizes / (self.sizes + other.sizes))[:, None]
+
+        def within(name: str) -> Array:
+            levels = [getattr(part, f"Zt{name}") / part.sizes[:, None] for part in (self, other)]
+            return np.vstack([getattr(self, f"Dt{name}"), getattr(other, f"Dt{name}"), apart * (levels[0] - levels[1])])
+
+        Q, DtX = np.linalg.qr(within("X"), mode="complete")
+        DtY, w = Q.T @ within("Y"), min(DtX.shape)
+        summed = {
+            f: getattr(self, f) + getattr(other, f)
+            for f in ("sizes", "ZtX", "ZtY", "nonzero", "negative", "log_weights")
+        }
+        rest = self.rest + other.rest + _squares(DtY[w:])
+        return replace(self, **summed, DtX=DtX[:w], DtY=DtY[:w], rest=rest)
 
 
 def null_model(stats: SufficientStatistics, hypothesis: Hypothesis) -> SufficientStatistics:
     """Statistics of the model in which the hypothesis holds: beta in the null space of L."""
-    return stats.restrict(linalg.null_space(hypothesis.L @ stats.basis))
+    return stats.restrict(linalg.null_space(standard_rows(stats, hypothesis.L)))
+
+
+def standard_rows(stats: SufficientStatistics, L: Array) -> Array:
+    """Rows of L in standardised coefficients, each of unit length whatever the units of its columns, (df, p)."""
+    rows = L @ stats.basis
+    rows /= np.abs(rows).max(axis=1, keepdims=True)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def within_products(stats: SufficientStatistics) -> Array:
     """Cross-products of X about its level means, W (p, p)."""
-    return stats.XtX - stats.ZtX.T @ (stats.ZtX / stats.sizes[:, None])
+    return stats.DtX.T @ stats.DtX
 
 
 @one_blas_thread()
@@ -154,82 +249,80 @@ def sufficient_statistics(
     """
     rows = np.flatnonzero(design.kept) if rows is None else rows
     columns = np.arange(matrix.shape[1]) if columns is None else columns
-    basis, ones = _standardising_basis(design)
-    X, level = design.X @ basis, design.random
-    order = np.argsort(level.codes, kind="stable")
-    starts = np.searchsorted(level.codes[order], np.arange(len(level.levels)))
-    ZtX = np.add.reduceat(X[order], starts)
-    varies = _varies_within(X[order], starts)
-    C = np.ascontiguousarray(X[order][:, varies])
-    cells = Cells(rows[order].astype(np.int64), level.codes[order], C, C[:, :0], len(level.levels))
-
-    def read(columns: NDArray[np.int64], shift: Array) -> SufficientStatistics:
-        with _bar(show_progress=show_progress) as bar:
-            sums = visit(matrix, cells, Genes(columns.astype(np.int64), shift), bar.update)
-        return SufficientStatistics(
-            sizes=level.sizes,
-            XtX=X.T @ X,
-            ZtX=ZtX,
-            XtY=_fixed_products(sums, ZtX / level.sizes[:, None], varies),
-            ZtY=sums.ZtY,
-            yty=sums.yty,
-            nonzero=sums.nonzero,
-            shift=shift,
-            basis=basis,
-            ones=ones,
-        )
-
-    stats = read(columns, np.zeros(columns.size))
-    far = _far_from_zero(stats)
-    return stats if far.size == 0 else _replace_genes(stats, far, read(columns[far], stats.mean[far]))
-
-
-def _standardising_basis(design: Design) -> tuple[Array, Array | None]:
-    """Transform (p, p) to columns of unit length per cell, centred if X can give a constant, and how it gives it."""
-    X = design.X
-    if "Intercept" not in design.coef_names:
-        length = np.sqrt((X**2).mean(axis=0))
-        return np.diag(1 / length), None if design.constant is None else length * design.constant
-    intercept = design.coef_names.index("Intercept")
-    mean, spread = X.mean(axis=0), X.std(axis=0)
-    spread[intercept], mean[intercept] = 1.0, 0.0
-    basis = np.diag(1 / spread)
-    basis[intercept] -= mean / spread
-    return basis, np.eye(X.shape[1])[intercept]
-
-
-def _varies_within(X: Array, starts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Columns that are not constant in every level, (p,); the others follow from the sums per level."""
-    spread = np.maximum.reduceat(X, starts) - np.minimum.reduceat(X, starts)
-    return spread.max(axis=0) > 1e-12 * np.abs(X).max(axis=0)
-
-
-def _fixed_products(sums: Sums, level_means: Array, varies: NDArray[np.bool_]) -> Array:
-    XtY = level_means.T @ sums.ZtY
-    XtY[varies] = sums.CtY
-    return XtY
-
-
-def _far_from_zero(stats: SufficientStatistics) -> NDArray[np.int64]:
-    """Genes that every cell expresses at nearly the same level: only they can be shifted, and only they need it."""
-    everywhere = stats.nonzero == stats.n_cells
-    variance = stats.total_ss / stats.n_cells
-    far = (
-        everywhere & (stats.mean**2 > _SHIFT_RATIO * variance) if stats.ones is not None else np.zeros_like(everywhere)
+    space = random_space(design) if design.effects else None
+    if space is not None:
+        design = design.regrouped(space.combinations)
+    standard, D = standard_form(design, space.slopes if space else None)
+    cells, sizes = _cells(design, rows, D, space), design.random.sizes
+    with progress_bar(total=1.0, bar_format=_BAR, doing="reading", show_progress=show_progress) as bar:
+        sums = visit(matrix, cells, columns.astype(np.int64), bar.update)
+    stats = SufficientStatistics(
+        sizes=sizes,
+        **standard._asdict(),
+        origin=design.columns.origin,
+        ZtY=sums.ZtY,
+        DtY=(DtY := _within(sums, space)),
+        rest=_rest(sums, DtY, sizes),
+        nonzero=sums.nonzero,
+        shift=np.zeros(columns.size),
+        negative=int(sums.negative[0]),
+        log_weights=0.0 if cells.weights is None else float(np.log(cells.weights).sum()),
+        groupings=space.groupings(D.shape[1]) if space else (),
     )
-    return np.flatnonzero(far)
+    return _without_loss(stats, sums, _Visited(matrix, cells, columns.astype(np.int64), space))
 
 
-def _replace_genes(
-    stats: SufficientStatistics, index: NDArray[np.int64], part: SufficientStatistics
-) -> SufficientStatistics:
-    arrays = {name: getattr(stats, name).copy() for name in ("XtY", "ZtY", "yty", "nonzero", "shift")}
+def _cells(design: Design, rows: NDArray[np.int64], D: Array, space: Space | None) -> Cells:
+    random = design.random
+    order = np.argsort(random.codes, kind="stable")
+    S = np.empty((order.size, 0)) if space is None else space.slopes.S[order]
+    if random.weights is not None:
+        S = S / np.sqrt(random.weights[order])[:, None]
+    weights = None if random.weights is None else random.weights[order]
+    arrays = (random.codes[order], np.ascontiguousarray(D[order]), np.ascontiguousarray(S))
+    return Cells(rows[order].astype(np.int64), *arrays, random.sizes.size, weights)
+
+
+def _within(sums: Sums, space: Space | None) -> Array:
+    """Coordinates of y within levels, (w, G): those on the slopes of terms first."""
+    return sums.CtY if space is None else np.vstack([space.on_slopes(sums.StY), sums.CtY])
+
+
+def _rest(sums: Sums, DtY: Array, sizes: Array) -> Array:
+    """What is left of the squares of y beside its coordinates on Z and D, (G,)."""
+    with np.errstate(invalid="ignore"):  # genes with infinite entries, which the caller refuses
+        left = sums.yty - _squares(sums.ZtY / np.sqrt(sizes)[:, None]) - _squares(DtY)
+    return np.maximum(left, 0.0)
+
+
+def _squares(coordinates: Array) -> Array:
+    return (coordinates**2).sum(axis=0)
+
+
+class _Visited(NamedTuple):
+    """What was visited, and how."""
+
+    matrix: Any
+    cells: Cells
+    columns: NDArray[np.int64]
+    space: Space | None
+
+
+def _without_loss(stats: SufficientStatistics, sums: Sums, visited: _Visited) -> SufficientStatistics:
+    """Visit the genes again of which little is left, less their level means and what slopes and columns of D explain."""
+    few = np.flatnonzero(stats.rest < _ENOUGH_LEFT * sums.yty)
+    if few.size == 0:
+        return stats
+    matrix, cells, columns, space = visited
+    sizes = stats.sizes[:, None]
+    means, within = stats.ZtY[:, few] / sizes, stats.DtY[:, few]
+    own, rest = (np.empty((0, len(sizes), few.size)), within) if space is None else space.split(within)
+    left = visit_residuals(matrix, cells, columns[few], Explained(means, rest, own))
+    left_within = _within(left, space)
+    shift = stats.mean[few] if stats.ones is not None else np.zeros(few.size)
+    found = {"ZtY": left.ZtY + sizes * (means - shift), "DtY": left_within + within}
+    found["rest"] = _rest(left, left_within, stats.sizes)
+    arrays = {name: getattr(stats, name).copy() for name in ("ZtY", "DtY", "rest", "shift")}
     for name, array in arrays.items():
-        array[..., index] = getattr(part, name)
+        array[..., few] = found.get(name, shift)
     return replace(stats, **arrays)
-
-
-def _bar(*, show_progress: bool | None) -> tqdm:
-    form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-    delay = 0 if show_progress else 1
-    return tqdm(total=1.0, desc="reading", bar_format=form, delay=delay, disable=show_progress is False, leave=False)

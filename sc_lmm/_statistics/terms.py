@@ -12,32 +12,42 @@ its unit is: with columns = standardised columns @ R, Gamma of the user's column
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy import linalg, sparse
+
+from .._design import TOLERANCE
+from .._errors import DesignError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from .._design import RandomEffects
+
     Array = NDArray[np.float64]
 
-# Columns of a block that leave less than this share of their length beside the columns before are a combination of them.
-_RANK_TOLERANCE = 1e-7
 
+class Entries(NamedTuple):
+    """A sparse matrix as plain arrays, which a file may hold."""
 
-@dataclass(frozen=True)
-class Term:
-    """Coefficients of some columns that vary between the levels of a grouping, for n cells."""
+    data: Array
+    indices: NDArray[np.int64]
+    indptr: NDArray[np.int64]
+    shape: tuple[int, int]
 
-    grouping: str
-    codes: NDArray[np.int32]  # (n,) level of each cell
-    n_levels: int
-    columns: Array  # (n, r), ones for an intercept
-    column_names: tuple[str, ...]  # (r,)
-    correlated: bool = True  # False: ``||``, a variance for each column and no correlations
+    @classmethod
+    def of(cls, matrix: sparse.csr_array) -> Entries:
+        """Take a matrix apart."""
+        rows, columns = matrix.shape
+        return cls(matrix.data, matrix.indices.astype(np.int64), matrix.indptr.astype(np.int64), (rows, columns))
+
+    @property
+    def matrix(self) -> sparse.csr_array:
+        """The matrix."""
+        return sparse.csr_array((self.data, self.indices, self.indptr), shape=self.shape)
 
 
 @dataclass(frozen=True)
@@ -47,8 +57,10 @@ class Grouping:
     name: str
     n_levels: int
     column_names: tuple[str, ...]  # (r,)
-    blocks: tuple[slice, ...]  # columns that correlate with each other
+    widths: tuple[int, ...]  # of the blocks of columns that correlate with each other
     basis: Array  # (r, r) standardised columns = user's columns @ basis, block diagonal
+    sizes: Array  # (m,) cells of each level, as their weights count them
+    coordinates: Entries  # (K, m r) standardised columns of Z in the coordinates of the statistics
 
     @property
     def r(self) -> int:
@@ -61,64 +73,64 @@ class Grouping:
         return self.n_levels * self.r
 
     @property
+    def blocks(self) -> tuple[slice, ...]:
+        """Columns that correlate with each other."""
+        edges = np.cumsum([0, *self.widths]).tolist()
+        return tuple(slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True))
+
+    @property
     def pairs(self) -> tuple[tuple[int, int], ...]:
         """Free entries (a, b), a >= b, of Gamma."""
         return tuple((a, b) for s in self.blocks for a in range(s.start, s.stop) for b in range(s.start, a + 1))
 
 
-@dataclass(frozen=True)
-class GroupedCells:
-    """A grouping and its cells, in standardised columns."""
+class GroupedCells(NamedTuple):
+    """The cells of a grouping, in standardised columns."""
 
-    grouping: Grouping
+    name: str
     codes: NDArray[np.int32]  # (n,)
+    n_levels: int
     columns: Array  # (n, r)
-
-    @property
-    def Z(self) -> sparse.csr_array:
-        """Columns of Z, (n, m r)."""
-        n, r = self.columns.shape
-        positions = self.codes[:, None] * r + np.arange(r)
-        pointers = np.arange(0, n * r + 1, r)
-        return sparse.csr_array((self.columns.ravel(), positions.ravel(), pointers), shape=(n, self.grouping.q))
+    column_names: tuple[str, ...]
+    widths: tuple[int, ...]
+    basis: Array  # (r, r)
 
 
-def grouped(terms: Sequence[Term]) -> list[GroupedCells]:
-    """Merge terms on one grouping and standardise their columns."""
-    of_name: dict[str, list[Term]] = {}
-    for term in terms:
+def grouped(effects: Sequence[RandomEffects], root: Array) -> list[GroupedCells]:
+    """Merge terms on one grouping and standardise their columns; `root` (n,) has the roots of the cells' weights."""
+    of_name: dict[str, list[RandomEffects]] = {}
+    for term in effects:
         of_name.setdefault(term.grouping, []).append(term)
-    return [_merge(name, same) for name, same in of_name.items()]
+    return [_merge(name, same, root) for name, same in of_name.items()]
 
 
-def _merge(name: str, terms: Sequence[Term]) -> GroupedCells:
-    widths = [width for term in terms for width in _block_widths(term)]
-    edges = np.concatenate([[0], np.cumsum(widths)])
-    blocks = tuple(slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True))
+def _merge(name: str, terms: Sequence[RandomEffects], root: Array) -> GroupedCells:
+    widths = tuple(w for t in terms for w in ([len(t.column_names)] if t.correlated else [1] * len(t.column_names)))
+    edges = np.cumsum([0, *widths])
     columns = np.concatenate([term.columns for term in terms], axis=1)
     names = tuple(column for term in terms for column in term.column_names)
-    basis = linalg.block_diag(*(_orthonormalising(columns[:, block], name, names[block]) for block in blocks))
-    grouping = Grouping(name, terms[0].n_levels, names, blocks, basis)
-    return GroupedCells(grouping, terms[0].codes, np.ascontiguousarray(columns @ basis))
-
-
-def _block_widths(term: Term) -> list[int]:
-    r = term.columns.shape[1]
-    return [r] if term.correlated else [1] * r
+    bases = [
+        _orthonormalising(root[:, None] * columns[:, a:b], name, names[a:b])
+        for a, b in zip(edges[:-1], edges[1:], strict=True)
+    ]
+    basis = linalg.block_diag(*bases)
+    first = terms[0]
+    return GroupedCells(name, first.codes, len(first.levels), columns @ basis, names, widths, basis)
 
 
 def _orthonormalising(columns: Array, grouping: str, names: tuple[str, ...]) -> Array:
     """Transform (r, r) to columns whose products over the cells are n I, the first kept but for its length."""
+    term = f"random term ({' + '.join(names)} | {grouping})"
     lengths = np.sqrt((columns**2).mean(axis=0))
     if not (lengths > 0).all():
-        msg = f"The random term ({' + '.join(names)} | {grouping}) has a column of zeros. Leave the column out."
-        raise ValueError(msg)
+        msg = f"The {term} has a column of zeros. Leave the column out."
+        raise DesignError(msg)
     R = np.linalg.qr(columns / lengths, mode="r") / np.sqrt(len(columns))
-    if len(R) < R.shape[1] or (np.abs(np.diag(R)) < _RANK_TOLERANCE).any():
+    if len(R) < R.shape[1] or (np.abs(np.diag(R)) < TOLERANCE).any():
         msg = (
-            f"The columns of the random term ({' + '.join(names)} | {grouping}) are linear combinations of each other, "
-            "so that their variances cannot be told apart. Leave one of them out."
+            f"The columns of the {term} are linear combinations of each other, so that their variances cannot be told "
+            f"apart. Leave one of them out."
         )
-        raise ValueError(msg)
+        raise DesignError(msg)
     inverse: Array = linalg.solve_triangular(R * np.sign(np.diag(R))[:, None], np.eye(len(R)))
     return inverse / lengths[:, None]

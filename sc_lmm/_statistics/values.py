@@ -1,4 +1,9 @@
-"""What kind of numbers a matrix holds, found without reading more of it than the answer needs."""
+"""Whether a matrix holds counts, found without reading more of it than the answer needs.
+
+A visit of every entry tells whether one is negative, at 3 % of its own time. Whole numbers it could tell only after the
+whole matrix was read, and a person who forgot to normalise should not wait for that: of log-normalised expression this
+looks at a few thousand entries, 0.05 ms where the visit takes 70.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +27,6 @@ def looks_like_counts(matrix: Any) -> bool:
     """Whether all stored values are whole and not negative; stops at the first block of entries that are not."""
     with np.errstate(invalid="ignore"):
         return all(bool((block >= 0).all() and (block % 1 == 0).all()) for block in _value_blocks(matrix))
-
-
-def has_negative(matrix: Any) -> bool:
-    """Whether a stored value is negative."""
-    return any(bool(np.fmin.reduce(block, axis=None, initial=0) < 0) for block in _value_blocks(matrix))  # skips NaN
 
 
 def _value_blocks(matrix: Any) -> Iterator[NDArray[Any]]:

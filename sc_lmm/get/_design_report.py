@@ -20,8 +20,7 @@ def design_report(adata: AnnData, *, key: str = DEFAULT_KEY) -> DesignReport:
 
     Parameters
     ----------
-    {adata}
-    {key}
+    {run}
 
     Returns
     -------

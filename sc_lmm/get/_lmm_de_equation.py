@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING
 
 from .._anndata import DEFAULT_KEY, read_entry
 from .._docs import doc_params
+from .._names import INTERCEPT, unquoted
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+_PIECE = re.compile(r"""\[T\..*?\](?=:|$)|`[^`]*`|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|.""", re.DOTALL)
+_ESCAPED = {character: rf"\{character}" for character in "_%#&${} "}
+_ESCAPED |= {"\\": r"{\backslash}", "^": r"{\wedge}", "~": r"{\sim}", "\n": r"\ "}
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,7 @@ def lmm_de_equation(adata: AnnData, *, key: str = DEFAULT_KEY) -> Equation:
 
     Parameters
     ----------
-    {adata}
-    {key}
+    {run}
 
     Returns
     -------
@@ -65,13 +69,29 @@ def lmm_de_equation(adata: AnnData, *, key: str = DEFAULT_KEY) -> Equation:
 
 
 def _product(position: int, name: str) -> str:
-    if name == "Intercept":
+    if name == INTERCEPT:
         return r"\beta_0"
-    factors = [_text(re.sub(r"\[T\.", "[", part)) for part in name.split(":")]
-    columns = r"\,".join(f"{factor}_{{ij}}" for factor in factors)
+    columns = r"\,".join(f"{_factor(factor)}_{{ij}}" for factor in _factors(name))
     return rf"\beta_{{{position}}}\,{columns}"
 
 
+def _factors(name: str) -> list[str]:
+    """Parts of the name of a coefficient between ":", those in levels, strings, brackets and backticks aside."""
+    parts, depth = [""], 0
+    for piece in _PIECE.findall(name):
+        depth += (piece in "([{") - (piece in ")]}") if len(piece) == 1 else 0
+        if piece == ":" and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return parts
+
+
+def _factor(text: str) -> str:
+    column, level = re.fullmatch(r"(.*?)(?:\[T\.(.*)\])?", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    return _text(unquoted(column) + ("" if level is None else f"[{level}]"))
+
+
 def _text(name: str) -> str:
-    escaped = re.sub(r"([_%#&$])", r"\\\1", name)
-    return rf"\mathrm{{{escaped}}}"
+    """Text that LaTeX shows as it is, and does not read."""
+    return rf"\mathrm{{{''.join(_ESCAPED.get(character, character) for character in name)}}}"

@@ -17,8 +17,7 @@ def lmm_de_params(adata: AnnData, *, key: str = DEFAULT_KEY) -> dict[str, Any]:
 
     Parameters
     ----------
-    {adata}
-    {key}
+    {run}
 
     Returns
     -------

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from .._anndata import DEFAULT_KEY, read_entry
 from .._docs import doc_params
+from .._errors import alternatives, warn
 from .._inference import LmmFit
 from .._read import fit_formula
 
@@ -59,17 +60,25 @@ def ranef_df(adata: AnnData | LmmFit, gene: str, *, key: str = DEFAULT_KEY, conf
     """
     if isinstance(adata, LmmFit):
         return adata.ranef(gene, conf_level=conf_level)
-    params = read_entry(adata, key)["params"]
+    entry = read_entry(adata, key)
+    params, design = entry["params"], entry["design"]
     wanted = adata.var_names == gene
-    if not wanted.any():
-        msg = f"gene {gene!r} is not in adata.var_names."
+    if wanted.sum() != 1:
+        found = "not in adata.var_names" if not wanted.any() else f"the name of {int(wanted.sum())} genes"
+        msg = f"gene {gene!r} is {found}. {alternatives(gene, adata.var_names)}"
         raise KeyError(msg)
     fit = fit_formula(
         adata,
         str(params["formula"]),
+        weights=params.get("weights"),
         layer=params.get("layer"),
         use_raw=bool(params["use_raw"]),
         mask_var=wanted,
         show_progress=False,
     )
+    if fit.stats.n_cells != design["n_cells"]:
+        warn(
+            f"adata is not what the run {key!r} read: it has {fit.stats.n_cells:,} cells for the model, then it had "
+            f"{int(design['n_cells']):,}. These are the effects in the cells that are there now."
+        )
     return fit.ranef(gene, conf_level=conf_level)

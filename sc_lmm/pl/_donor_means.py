@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from textwrap import fill
+from dataclasses import replace
+from textwrap import fill, wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from .._captions import format_p, is_number, levels_of
+from .._captions import Axis, Wording, axis_of, format_p, is_number, levels_of, word_comparison
 from .._docs import doc_params
-from .._donors import donor_table
+from .._donors import along, donor_table, in_model, pairs
 from .._errors import alternatives, listing
+from .._words import counted, one, unit
 from ..get import lmm_de_df, lmm_de_params
 from ._style import LEVELS, shown
 
@@ -24,9 +26,10 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_PANEL_HEIGHT, _LEVEL_WIDTH, _LEGEND_WIDTH = 3.1, 0.95, 1.5  # inches
+_PANEL_HEIGHT, _LEVEL_WIDTH, _LEGEND_WIDTH = 3.1, 1.05, 1.5  # inches
 _SMALLEST, _LARGEST = 18.0, 150.0  # areas of the points
 _POINT: dict[str, Any] = {"alpha": 0.75, "edgecolors": "white", "linewidths": 0.6, "zorder": 2}
+_LETTERS_PER_LEVEL = 15  # of the caption that fit above a level
 _GOLDEN = 0.618034  # consecutive multiples, modulo 1, keep apart
 
 
@@ -45,10 +48,11 @@ def donor_means(
     axes: Sequence[Axes] | None = None,
     show: bool | None = None,
 ) -> list[Axes] | None:
-    r"""Mean expression of each donor's cells by the tested column, a panel per gene and a point per donor.
+    r"""Mean expression of each donor's cells in what was compared, a panel per gene and a point per donor.
 
-    The size of a point is the number of cells. A covariate that is constant within donors is judged against the
-    spread of these points: more cells make a point more certain, only more donors make more points.
+    The cells are those of the comparison: of a contrast of two conditions, or of a term in an interaction, no others. What
+    is subtracted is to the left. The size of a point is the number of cells. A covariate that is constant within donors is
+    judged against the spread of these points: more cells make a point more certain, only more donors make more points.
 
     Parameters
     ----------
@@ -56,14 +60,15 @@ def donor_means(
     genes
         Genes to show. By default the `n_genes` with the smallest p-values.
     comparison
-        Comparison of which the title gives the p-values. By default the first one of the run.
+        Comparison to show, with its p-values. By default the first one of the run.
     {key}
     n_genes
         Number of genes if `genes` is not given.
     groupby
-        Column of ``adata.obs`` to show the means by. By default the tested one.
+        Column of ``adata.obs`` to show the means by, of all cells of the model. This is not what was tested, so that no
+        p-value is shown.
     layer
-        Layer with the expression. By default what was tested.
+        Layer with the expression. By default what was tested; of another one no p-value is shown.
     {gene_symbols}
     ncols
         Panels in a row.
@@ -80,12 +85,19 @@ def donor_means(
     ------
     KeyError
         If a gene or a column does not exist.
+    ValueError
+        If the comparison is not one of conditions that could stand side by side, as a test of several terms.
 
     Notes
     -----
-    Means are of the expression as it is. The model's test also adjusts for the other terms of the formula, so it may
-    differ from the impression that the points give. A bar is the mean of its donors. The donors of a study in which
-    each has cells in several levels are joined by lines. For a number, a line has the model's slope.
+    Means are of the expression as it is. The model's test also adjusts for the other terms of the formula and weighs
+    cells, so it may differ from the impression that the points give; where it even has the other sign, the panel says
+    so. A bar is the mean of its donors. Donors with cells in several conditions are joined by lines, and so are the
+    samples of a donor that is a factor of the formula. For a number, a line has the model's slope: one for all, or, of
+    a number that varies within donors, one through each.
+
+    A p-value is shown if it is of the points: not for a combination of more than two conditions, nor for a test at 0 of a
+    number with which the term interacts.
 
     Examples
     --------
@@ -94,36 +106,82 @@ def donor_means(
     >>> sl.tl.lmm_de(adata, "~ diagnosis + (1 | sample_id)", test="diagnosis")
     >>> axes = sl.pl.donor_means(adata, n_genes=2, show=False)
     >>> [label.get_text() for label in axes[0].get_xticklabels()]
-    ['control\n4 donors', 'Alzheimer\n4 donors']
+    ['control\n4 samples', 'Alzheimer\n4 samples']
     """
     params = lmm_de_params(adata, key=key)
-    column = params["groupby"] if groupby is None else groupby
-    x = _annotation(adata.obs, column, params)
-    table = lmm_de_df(adata, comparison, key=key, gene_symbols=gene_symbols, sort=False)
+    name = params["comparisons"][0] if comparison is None else str(comparison)
+    table = lmm_de_df(adata, name, key=key, gene_symbols=gene_symbols, sort=False)
+    axis = _tested_axis(params, name) if groupby is None else _other_axis(adata.obs, groupby, params, name)
+    if layer is not None and layer != params["layer"]:
+        axis = replace(axis, note=axis.note or f"the test is not of layer {layer}")
     chosen = _choose(table, genes, n_genes)
-    levels = [] if is_number(x) else levels_of(x, [params["reference"], *params["comparisons"]])
+    x = along(_known(adata.obs, axis), params, axis)
     donors = donor_table(adata, chosen.index, x, params, layer)
-    axes = _new_axes(len(chosen), max(2, len(levels)), ncols) if axes is None else _checked(axes, len(chosen))
+    donors["pair"] = pairs(donors, adata.obs, params, axis)
+    axes = _new_axes(len(chosen), max(2, len(axis.labels)), ncols) if axes is None else _checked(axes, len(chosen))
 
     areas = _areas(donors["n_cells"])
+    words = word_comparison(name, params)
     for ax, (position, result) in zip(axes, chosen.iterrows(), strict=True):
-        points = donors[["donor", "x"]].assign(y=donors[position], area=areas)
-        if levels:
-            _draw_levels(ax, points, levels)
+        points = donors[["donor", "x", "pair", "spread"]].assign(y=donors[position], area=areas)
+        if axis.number:
+            _draw_number(ax, points, axis, np.nan if axis.note else result["coef"] / axis.step)
         else:
-            _draw_number(ax, points, column, result["coef"] if column == params["groupby"] else np.nan)
-        _describe(ax, result)
-    _label_edges(axes)
-    _add_legend(max(axes, key=_top_right), donors["n_cells"], areas, _line_name(levels, column, params))
+            _draw_levels(ax, points, axis.labels, params["group"])
+        _describe(ax, result["names"], _caption(axis, points, result, words))
+    _label_edges(axes, f"mean expression of a {one(params['group'])}")
+    line = f"mean of {unit(params['group'])}" if axis.labels else "" if axis.note else "slope of the model"
+    _add_legend(max(axes, key=_top_right), donors["n_cells"], areas, line, params["group"])
     return None if shown(show=show) else axes
 
 
-def _annotation(obs: pd.DataFrame, column: str, params: Mapping[str, Any]) -> pd.Series:
-    """What the horizontal axis shows; donors by themselves, as in a test of their variance, are all in one column."""
+def _tested_axis(params: Mapping[str, Any], name: str) -> Axis:
+    """What the run compared; donors by themselves, as in a test of their variance, are all in one column."""
+    if params["reference"] == "no variance":
+        return Axis(({},), ("all",))
+    axis = axis_of(params, name)
+    if axis is None:
+        others = [other for other in params["comparisons"] if axis_of(params, other) is not None]
+        msg = (
+            f"comparison={name!r} has no conditions that could stand side by side. "
+            + (f"Choose one of {listing(others)} with comparison=, or name" if others else "Name")
+            + " a column of adata.obs with groupby=, which shows no p-value."
+        )
+        raise ValueError(msg)
+    return axis
+
+
+def _other_axis(obs: pd.DataFrame, column: str, params: Mapping[str, Any], name: str) -> Axis:
+    """A column of obs that the test is not of, unless it is the one that was compared."""
     if column not in obs:
         msg = f"{column!r} is not a column of adata.obs. Name one with groupby=. {alternatives(column, obs.columns)}"
         raise KeyError(msg)
-    return obs[column] if column != params["group"] else pd.Series("all", index=obs.index)
+    note = f"the test is of {word_comparison(name, params).contrast}"
+    if is_number(obs[column]):
+        tested = axis_of(params, name)
+        same = tested is not None and tested.number == column and not tested.place
+        return tested if tested is not None and same else Axis(({},), (), column, note=note)
+    labels = levels_of(obs[column][in_model(obs, params)])
+    tested = axis_of(params, name)
+    if (
+        tested is not None
+        and not tested.place
+        and sorted(tested.labels) == sorted(labels)
+        and column in tested.conditions[0]
+    ):
+        return tested
+    return Axis(tuple({column: label} for label in labels), tuple(labels), note=note)
+
+
+def _known(obs: pd.DataFrame, axis: Axis) -> pd.DataFrame:
+    """The annotations, if those of the comparison are still there."""
+    wanted = [axis.number] if axis.number else []
+    wanted += [column for where in axis.conditions for column in where]
+    gone = [column for column in wanted if column not in obs]
+    if gone:
+        msg = f"{gone[0]!r}, which was compared, is not a column of adata.obs any more. {alternatives(gone[0], obs.columns)}"
+        raise KeyError(msg)
+    return obs
 
 
 def _choose(table: pd.DataFrame, genes: str | Sequence[str] | None, n_genes: int) -> pd.DataFrame:
@@ -134,7 +192,8 @@ def _choose(table: pd.DataFrame, genes: str | Sequence[str] | None, n_genes: int
     positions = pd.Series(table.index, index=table["names"].astype(str)).groupby(level=0).first()
     unknown = [gene for gene in wanted if gene not in positions]
     if unknown or not wanted:
-        msg = f"genes={listing(unknown) or 'none'} not found. {alternatives(str(unknown[:1]), table['names'])}"
+        close = alternatives(unknown[0] if unknown else "", table["names"])
+        msg = f"genes={listing(unknown) or 'none'} not found. {close}"
         raise KeyError(msg)
     return table.loc[positions[wanted]]
 
@@ -164,12 +223,12 @@ def _areas(n_cells: pd.Series) -> Array:
     return np.maximum(_SMALLEST, _LARGEST * n_cells.to_numpy() / n_cells.max())
 
 
-def _draw_levels(ax: Axes, points: pd.DataFrame, levels: Sequence[str]) -> None:
-    paired = points["donor"].duplicated().any()
-    place = points["x"].map({level: k for k, level in enumerate(levels)})
+def _draw_levels(ax: Axes, points: pd.DataFrame, levels: Sequence[str], group: str) -> None:
+    paired = bool(points["pair"].notna().any())
+    points = points.assign(place=points["x"].map({level: k for k, level in enumerate(levels)}))
     if paired:
-        for _, donor in points.assign(place=place).sort_values("place").groupby("donor"):
-            ax.plot(donor["place"], donor["y"], color="0.75", linewidth=0.8, zorder=1)
+        for _, pair in points.sort_values("place").groupby("pair"):
+            ax.plot(pair["place"], pair["y"], color="0.75", linewidth=0.8, zorder=1)
     for k, level in enumerate(levels):
         here = points[points["x"] == level].sort_values("y")
         apart = 0.0 if paired else 0.5 * ((np.arange(len(here)) * _GOLDEN) % 1 - 0.5)
@@ -177,34 +236,60 @@ def _draw_levels(ax: Axes, points: pd.DataFrame, levels: Sequence[str]) -> None:
         ax.scatter(k + apart + np.zeros(len(here)), here["y"], s=here["area"], c=colour, **_POINT)
         ax.hlines(here["y"].mean(), k - 0.34, k + 0.34, color="black", linewidth=1.6, zorder=3)
     counts = points["x"].value_counts()
-    labels = [f"{fill(level, 12)}\n{counts.get(level, 0)} donors" for level in levels]
+    labels = [f"{fill(level, 12)}\n{fill(unit(group, int(counts.get(level, 0))), 14)}" for level in levels]
     ax.set_xticks(range(len(levels)), labels)
     ax.set_xlim(-0.55, len(levels) - 0.45)
 
 
-def _draw_number(ax: Axes, points: pd.DataFrame, column: str, slope: float) -> None:
+def _draw_number(ax: Axes, points: pd.DataFrame, axis: Axis, slope: float) -> None:
+    """Points, and the slope: one line, or one through each donor as long as twice its standard deviation."""
     ax.scatter(points["x"], points["y"], s=points["area"], c=LEVELS[0], **_POINT)
-    ends = np.array([points["x"].min(), points["x"].max()])
-    ax.plot(ends, points["y"].mean() + slope * (ends - points["x"].mean()), color="black", linewidth=1.6, zorder=3)
-    ax.set_xlabel(column)
+    x, y, spread = (points[name].to_numpy(dtype=np.float64) for name in ("x", "y", "spread"))
+    if not spread.any():
+        x, y, spread = np.array([(x.min() + x.max()) / 2]), np.array([np.nan]), np.array([(x.max() - x.min()) / 2])
+        y = points["y"].mean() + slope * (x - points["x"].mean())
+    if np.isfinite(slope):
+        ends = np.array([x - spread, x + spread])
+        ax.plot(ends, y + slope * (ends - x), color="black", linewidth=1.6, zorder=3)
+    ax.set_xlabel(axis.number)
 
 
-def _describe(ax: Axes, result: pd.Series) -> None:
+def _caption(axis: Axis, points: pd.DataFrame, result: pd.Series, words: Wording) -> list[str]:
+    """Lines under the name of a gene: where, and the p-values, or why they are not those of the points."""
+    place = [axis.place.strip()] if axis.place else []
+    if axis.note:
+        return [*place, axis.note]
     with np.errstate(divide="ignore"):
         adjusted = np.log10(result["pvals_adj"])
-    text = f"p = {format_p(result['log10_pvals'])}, adjusted {format_p(adjusted)}"
-    ax.set_title(result["names"], fontweight="bold", fontsize=11, pad=17)
-    ax.text(0.5, 1.02, text, transform=ax.transAxes, ha="center", va="bottom", fontsize=8.5)
+    p = f"p = {format_p(result['log10_pvals'])}, adjusted {format_p(adjusted)}"
+    turned = _difference(axis, points) * result["coef"] < 0
+    return [p, *place, *([f"{words.up if result['coef'] > 0 else words.down}, adjusted"] if turned else [])]
+
+
+def _difference(axis: Axis, points: pd.DataFrame) -> float:
+    """How much the right bar is higher than the left one, 0 if there are not two."""
+    if len(axis.labels) != 2:
+        return 0.0
+    left, right = (points.loc[points["x"] == label, "y"].mean() for label in axis.labels)
+    return float(right - left)
+
+
+def _describe(ax: Axes, gene: str, caption: Sequence[str]) -> None:
+    low, high = ax.get_xlim()
+    width = int(_LETTERS_PER_LEVEL * (high - low)) if ax.get_xlabel() == "" else 2 * _LETTERS_PER_LEVEL
+    lines = [line for text in caption for line in wrap(text, max(width, 24))]
+    ax.set_title(gene, fontweight="bold", fontsize=11, pad=6 + 11 * len(lines))
+    ax.text(0.5, 1.02, "\n".join(lines), transform=ax.transAxes, ha="center", va="bottom", fontsize=8.5)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(visible=False)
     ax.margins(y=0.1)
 
 
-def _label_edges(axes: Sequence[Axes]) -> None:
+def _label_edges(axes: Sequence[Axes], label: str) -> None:
     left = min(ax.get_position().x0 for ax in axes)
     for ax in axes:
         if ax.get_position().x0 < left + 0.01:
-            ax.set_ylabel("mean expression of a donor")
+            ax.set_ylabel(label)
 
 
 def _top_right(ax: Axes) -> tuple[float, float]:
@@ -212,28 +297,28 @@ def _top_right(ax: Axes) -> tuple[float, float]:
     return round(place.x1, 2), place.y1
 
 
-def _line_name(levels: Sequence[str], column: str, params: Mapping[str, Any]) -> str | None:
-    if levels:
-        return "mean of donors"
-    return "slope of the model" if column == params["groupby"] else None
-
-
-def _add_legend(ax: Axes, n_cells: pd.Series, areas: Array, line: str | None) -> None:
+def _add_legend(ax: Axes, n_cells: pd.Series, areas: Array, line: str, group: str) -> None:
     """Sizes of the smallest and the largest donor, to the right of the first row."""
     from matplotlib.lines import Line2D
 
     ends = dict.fromkeys([int(n_cells.argmin()), int(n_cells.argmax())])
     handles = [
         Line2D(
-            [], [], linestyle="", marker="o", color="0.55", markersize=areas[k] ** 0.5, label=f"{n_cells[k]:,} cells"
+            [],
+            [],
+            linestyle="",
+            marker="o",
+            color="0.55",
+            markersize=areas[k] ** 0.5,
+            label=counted(int(n_cells[k]), "cell"),
         )
         for k in ends
     ]
-    if line is not None:
+    if line:
         handles.append(Line2D([], [], color="black", linewidth=1.6, label=line))
     ax.legend(
         handles=handles,
-        title="one point: one donor",
+        title=f"one point: one {one(group)}",
         loc="upper left",
         bbox_to_anchor=(1.02, 1),
         frameon=False,

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .._captions import Wording, tested_levels, word_comparison
+from .._captions import Axis, Wording, family, word_comparison
 from .._docs import doc_params
+from .._donors import along
 from .._errors import alternatives
 from ..get import lmm_de_df, lmm_de_params
 from ._style import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
     from matplotlib.axes import Axes
@@ -48,17 +49,18 @@ def dotplot(
     return_fig: bool = False,
     **kwargs: Any,
 ) -> DotPlot | dict[str, Axes] | None:
-    """Dot plot of the top genes in all levels of the tested factor, the reference included.
+    """Dot plot of the top genes in all levels that were compared with one reference, the reference included.
 
     The size of a dot is the share of a level's cells that express the gene, its colour how the level differs from the
-    reference. This is what ``scanpy.pl.rank_genes_groups_dotplot(values_to_plot=...)`` cannot draw: it fails for a
+    reference. The cells are those of the comparison, of a term in an interaction no others. This is what ``scanpy.pl.rank_genes_groups_dotplot(values_to_plot=...)`` cannot draw: it fails for a
     level without a result, as the reference is.
 
     Parameters
     ----------
     {adata}
     comparison
-        Comparison that chooses the genes. By default the first one of the run. Each level has its own colours.
+        Comparison that chooses the genes, and whose reference it is. By default the first one of the run. Each level has
+        its own colours.
     {key}
     n_genes
         Number of genes, smallest p-values first.
@@ -97,45 +99,52 @@ def dotplot(
     import scanpy as sc
 
     params = lmm_de_params(adata, key=key)
-    levels = _levels(adata, params, values_to_plot)
     name = params["comparisons"][0] if comparison is None else str(comparison)
     top = lmm_de_df(adata, name, key=key, sort=False).dropna(subset="log10_pvals")
     top = top.sort_values("log10_pvals", kind="stable").head(n_genes)
-    small = _expression(adata, top.index, params, layer, gene_symbols)
-    style: dict[str, Any] = {"categories_order": levels, "smallest_dot": 8}
+    axis, names = _levels(params, name, values_to_plot)
+    small = _expression(adata, top.index, along(adata.obs, params, axis), params, layer, gene_symbols)
+    style: dict[str, Any] = {"categories_order": list(axis.labels), "smallest_dot": 8}
+    if axis.place:
+        style["title"] = axis.place.strip()
     style["size_title"] = "Cells that express\nthe gene (%)"
     if values_to_plot is not None:
-        colours = _colours(adata, key, params, levels, values_to_plot, top.index)
+        colours = _colours(adata, key, axis.labels, names, values_to_plot, top.index)
         style |= {"dot_color_df": colours.set_axis(small.var_names, axis=1)} | _colour_scale(colours, values_to_plot)
-    groups = _by_direction(top, small.var_names, word_comparison(name, params, adata.obs))
+    groups = _by_direction(top, small.var_names, word_comparison(name, params))
     if isinstance(groups, dict) and not kwargs.get("swap_axes"):
         groups, style["var_group_rotation"] = _across(groups)
-    plot = sc.pl.dotplot(small, groups, params["groupby"], return_fig=True, **(style | kwargs))
+    plot = sc.pl.dotplot(small, groups, small.obs.columns[0], return_fig=True, **(style | kwargs))
     if return_fig:
         return plot
     plot.make_figure()
     return None if shown(show=show) else plot.get_axes()
 
 
-def _levels(adata: AnnData, params: Mapping[str, Any], values_to_plot: str | None) -> list[str]:
-    """Levels of the tested factor, or an error where there are none or the values are unknown."""
+def _levels(params: Mapping[str, Any], name: str, values_to_plot: str | None) -> tuple[Axis, dict[str, str]]:
+    """Levels that were compared with one reference, or an error where there are none or the values are unknown."""
     if values_to_plot is not None and values_to_plot not in _VALUES:
         msg = f"values_to_plot={values_to_plot!r} is unknown. {alternatives(str(values_to_plot), _VALUES)}"
         raise ValueError(msg)
-    levels = tested_levels(params, adata.obs)
-    if not levels:
+    found = family(params, name)
+    if found is None:
         msg = (
             f"The test of {params['test']!r} does not compare the levels of a factor with a reference. "
             f"Use sc_lmm.pl.volcano or sc_lmm.pl.donor_means."
         )
         raise ValueError(msg)
-    return levels
+    return found
 
 
 def _expression(
-    adata: AnnData, positions: pd.Index, params: Mapping[str, Any], layer: str | None, gene_symbols: str | None
+    adata: AnnData,
+    positions: pd.Index,
+    levels: pd.Series,
+    params: Mapping[str, Any],
+    layer: str | None,
+    gene_symbols: str | None,
 ) -> AnnData:
-    """Put the genes at `positions` and the levels as text in an AnnData of their own under the names to show."""
+    """Put the genes at `positions` in the cells with a level in an AnnData of their own under the names to show."""
     import scanpy as sc
     from anndata import AnnData
     from anndata.utils import make_index_unique
@@ -143,28 +152,23 @@ def _expression(
     layer = params["layer"] if layer is None else layer
     use_raw = bool(params["use_raw"]) and layer is None
     expression = sc.get.obs_df(adata, list(adata.var_names[positions]), layer=layer, use_raw=use_raw)
-    factor = adata.obs[params["groupby"]]
-    known = factor.notna().to_numpy()
+    known = levels.notna().to_numpy()
     names = adata.var_names if gene_symbols is None else adata.var[gene_symbols].astype(str)
     return AnnData(
         expression.to_numpy()[known],
-        obs=pd.DataFrame({params["groupby"]: pd.Categorical(factor[known].map(str))}, index=adata.obs_names[known]),
+        obs=pd.DataFrame({params["groupby"]: levels[known]}, index=adata.obs_names[known]),
         var=pd.DataFrame(index=make_index_unique(pd.Index(names)[positions])),
     )
 
 
 def _colours(
-    adata: AnnData, key: str, params: Mapping[str, Any], levels: list[str], values_to_plot: str, positions: pd.Index
+    adata: AnnData, key: str, labels: Sequence[str], names: Mapping[str, str], values_to_plot: str, positions: pd.Index
 ) -> pd.DataFrame:
-    """Levels by genes; the reference has the value that says "no difference", a level without a result is blank."""
-    reference = _VALUES[values_to_plot][1]
-    rows = {}
-    for level in levels:
-        if level in params["comparisons"]:
-            table = lmm_de_df(adata, level, key=key, sort=False)
-            rows[level] = _values(table, values_to_plot)[positions].to_numpy()
-        else:
-            rows[level] = np.full(len(positions), reference if level == params["reference"] else np.nan)
+    """Levels by genes; the reference has the value that says "no difference"."""
+    rows = {labels[0]: np.full(len(positions), _VALUES[values_to_plot][1])}
+    for label, comparison in names.items():
+        table = lmm_de_df(adata, comparison, key=key, sort=False)
+        rows[label] = _values(table, values_to_plot)[positions].to_numpy()
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

@@ -25,6 +25,7 @@ _WORDS = {
     "icc": "ICC (share of variance between donors)",
 }
 _SHORT = {"effect": "effect {:g}", "n_donors": "{:g} donors", "n_cells": "{:,.0f} cells per donor", "icc": "ICC {:g}"}
+_LEARNED = "learned"  # an ICC that is each gene's own
 _PANEL = (3.9, 3.2)  # inches
 _LABEL_BAND = (0.34, 0.68)  # power at which the lines are labelled, the lowest and the highest
 
@@ -88,8 +89,9 @@ def power(
         for ax, column in zip(axes, columns, strict=True):
             _draw_panel(ax, table[(table[down] == row) & (table[across] == column)], x, lines, target)
             several = ((down, row, len(rows)), (across, column, len(columns)))
-            ax.set_title(", ".join(_SHORT[name].format(value) for name, value, n in several if n > 1), fontsize=10)
-    figure.suptitle(f"number on a line: {_WORDS[lines].split(' (')[0]}", x=0.01, ha="left", fontsize=9)
+            ax.set_title(", ".join(_describe(name, value) for name, value, n in several if n > 1), fontsize=10)
+    learned = "; ICC learned from a pilot" if (table["icc"] == _LEARNED).all() else ""
+    figure.suptitle(f"number on a line: {_WORDS[lines].split(' (')[0]}{learned}", x=0.01, ha="left", fontsize=9)
     for ax in grid[-1]:
         ax.set_xlabel(xlabel or _WORDS[x])
     for ax in grid[:, 0]:
@@ -106,13 +108,21 @@ def _check(table: pd.DataFrame, x: str, lines: str) -> None:
         if name not in _WORDS:
             msg = f"{argument}={name!r} is not a column to plot by. {alternatives(str(name), _WORDS)}"
             raise ValueError(msg)
+        if name == "icc" and (table["icc"] == _LEARNED).any():
+            msg = f"{argument}='icc' needs numbers, and the table has {_LEARNED!r}. Choose another column, or give icc to tl.power."
+            raise ValueError(msg)
     if x == lines:
         msg = f"x and lines are both {x!r}. Choose two different columns."
         raise ValueError(msg)
 
 
+def _describe(name: str, value: float | str) -> str:
+    return "ICC learned from a pilot" if value == _LEARNED else _SHORT[name].format(value)
+
+
 def _draw_panel(ax: Axes, part: pd.DataFrame, x: str, lines: str, target: float) -> None:
     from matplotlib import colormaps
+    from matplotlib.patheffects import withStroke
 
     values = np.sort(part[lines].unique())
     shades = colormaps["viridis"](np.linspace(0.8, 0.05, values.size) if values.size > 1 else [0.25])
@@ -136,6 +146,8 @@ def _draw_panel(ax: Axes, part: pd.DataFrame, x: str, lines: str, target: float)
         va="bottom",
         size=8,
         color="0.35",
+        path_effects=[withStroke(linewidth=3, foreground="white")],
+        zorder=4,
     )
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(visible=False)

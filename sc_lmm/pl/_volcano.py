@@ -83,7 +83,7 @@ def volcano(
     table, unit = _with_effect(table)
     if table.empty:
         _refuse(name, params)
-    words = word_comparison(name, params, adata.obs)
+    words = word_comparison(name, params)
 
     ax = single_axes(ax, (6.4, 5.6))
     _draw_points(ax, table, pval_cutoff, words)

@@ -8,7 +8,7 @@ from .._design import build_design
 from .._docs import doc_params
 from .._errors import DesignError
 from .._report import audit, refused_report
-from ._lmm_de import _reference_levels
+from ._reference import reference_levels
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -24,6 +24,7 @@ def check_design(
     test: TestSpec | None = None,
     *,
     reference: str | dict[str, str] | None = None,
+    weights: str | None = None,
 ) -> DesignReport:
     r"""Report what a design can answer, and what it cannot and why, before anything is fitted.
 
@@ -45,8 +46,9 @@ def check_design(
         What is to be tested, as in :func:`sc_lmm.tl.lmm_de`, e.g. ``"diagnosis"``. Without it the report has no power
         and no verdict on the test.
     reference
-        Level of the tested factor that the others are compared with, or a dict from factors to levels. By default the
-        first category.
+        Level that the others are compared with, of the tested factor or else of the only one that has it, or a dict
+        from factors to levels. By default the first category.
+    {weights}
 
     Returns
     -------
@@ -55,7 +57,8 @@ def check_design(
     ``grade``, ``refused``
         The gravest grade, ``"ok"``, ``"caution"`` or ``"refused"``, and whether :func:`sc_lmm.tl.lmm_de` would raise.
     ``verdicts``
-        What is right or wrong: ``grade``, a stable ``code``, the ``message``, and the ``advice`` on what to do.
+        What is right or wrong: ``grade``, a stable ``code``, the ``message``, the ``advice`` on what to do, and, if it
+        changes the meaning of a p-value, the ``warning`` that :func:`sc_lmm.tl.lmm_de` gives (all: ``warnings``).
     ``terms``, ``random``, ``tests`` (``test`` is the first)
         The facts: where each term varies, its donors and cells per level, its degrees of freedom and exact relations;
         the sizes of the donors; the design effect and the smallest effect detectable with 80 % power.
@@ -85,7 +88,8 @@ def check_design(
     'grouping_fixed'
     """
     try:
-        design = build_design(formula, adata.obs, reference=_reference_levels(reference, [] if test is None else test))
+        levels = reference_levels(reference, formula, adata.obs, test)
+        design = build_design(formula, adata.obs, reference=levels, weights=weights)
         return audit(design, test, adata.obs)
     except DesignError as error:
         return refused_report(formula, error)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .._anndata import DEFAULT_KEY, check_key, read_expression, write_results
-from .._design import TestSpec, build_design, tested_column
+from .._anndata import DEFAULT_KEY, check_destination, read_expression, write_results, written_view
+from .._captions import axis_of, pack_comparisons
+from .._design import TestSpec, build_design, comparisons_of, parse_formula, read_test, tested_column
 from .._docs import doc_params
-from .._errors import DesignError, listing, warn
+from .._errors import listing, warn
 from .._inference import check_choices
 from .._model import STATUS
 from .._read import fit_cells
 from .._report import audit
+from .._words import counted
+from ._reference import reference_levels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +29,8 @@ if TYPE_CHECKING:
 
     from .._design import Design
     from .._inference import LmmFit
-    from .._report import DesignReport
+
+_LOG = logging.getLogger("sc_lmm")
 
 
 @doc_params
@@ -35,12 +40,13 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     test: TestSpec,
     *,
     reference: str | dict[str, str] | None = None,
+    weights: str | None = None,
     layer: str | None = None,
     use_raw: bool = False,
-    mask_var: NDArray[np.bool_] | str | None = None,
+    mask_var: NDArray[np.bool_] | pd.Series | str | None = None,
     method: Literal["lrt", "between-within", "satterthwaite", "kenward-roger", "wald"] = "lrt",
     calibrate: bool = True,
-    moderate: bool = False,
+    moderate: bool | None = None,
     reml: bool | None = None,
     conf_level: float | None = 0.95,
     corr_method: Literal["benjamini-hochberg", "bonferroni"] = "benjamini-hochberg",
@@ -72,8 +78,9 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
         ``"cond(diagnosis='AD') - cond(diagnosis='PD')"``, where columns that are not named are at their reference or
         0; a dict of named contrasts (several comparisons from one fit); or the random term, ``"(1 | sample_id)"``.
     reference
-        Level of the tested factor that the others are compared with, or a dict from factors to levels. By default the
-        first category.
+        Level that the others are compared with, of the tested factor or else of the only one that has it, or a dict
+        from factors to levels. By default the first category.
+    {weights}
     {layer}
     {use_raw}
     {mask_var}
@@ -82,10 +89,15 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
         and differ in the denominator degrees of freedom: ``"between-within"`` (donors less donor-level coefficients),
         ``"satterthwaite"`` [2]_, ``"kenward-roger"`` (with its adjusted standard error [3]_), ``"wald"`` (infinite).
     calibrate
-        Divide the ratio by its expectation under the null hypothesis for this design and the gene's rho, which a
-        chi-square takes to be 1. With few donors it is larger and uncalibrated p-values are too small.
+        Where nothing is learned from other genes: divide the ratio by its expectation under the null hypothesis for this
+        design and the gene's rho, which a chi-square takes to be 1. With few donors it is larger and uncalibrated p-values
+        are too small. ``calibrate=False`` alone asks for the chi-square.
     moderate
-        For t and F: squeeze the variance of the contrast across genes (limma's empirical Bayes [4]_).
+        Learn from all genes how much donors differ. For ``"lrt"``: the prior of the variance ratio rho is the distribution
+        that makes all genes most likely, varying with mean expression [5]_, and ``pvals``, ``coef``, ``se`` and limits are
+        those of the exact F and t at known rho, averaged over what it says of the gene's own. ``None`` does so from 200
+        genes on, ``True`` insists. Genes that are added or left out change others only through this prior. For t and F:
+        squeeze the variance of the contrast across genes (limma's empirical Bayes [4]_).
     reml
         Restricted likelihood or not. ``None`` follows the method: ``"lrt"`` needs maximum likelihood, t and F tests
         need REML, and asking for the other is an error that says why.
@@ -109,33 +121,40 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
 
     ``adata.varm[key_added]``
         Table of the first comparison (the joint test of a factor with more than two levels, else the only one), a row
-        per gene: ``coef`` and ``se`` in units of the matrix, ``ci_low`` and ``ci_high``, ``logfoldchanges`` (log2; only
+        per gene: ``coef`` and ``se`` in units of the matrix, ``ci_low`` and ``ci_high``, ``coef_shrunken`` and ``lfsr``
+        (the effect and the probability that its sign is wrong under the distribution of all genes' effects [6]_),
+        ``logfoldchanges`` (log2, by scanpy's convention at the model's adjusted means; only
         where ``sc.pp.log1p`` has declared the logarithm, else NaN), ``scores`` (signed root of the statistic for one
         degree of freedom, the statistic for several), ``df``, ``pvals``, ``pvals_adj``, ``log10_pvals`` (exact where
         ``pvals`` underflows), ``lrt`` (the ratio before calibration), ``pvals_chi2`` (what lme4 prints),
         ``calibration`` (what the ratio was divided by), ``sd_<group>`` (standard deviation between donors),
-        ``sd_residual``, ``icc`` (share of the variance that is between donors), ``loglik``, ``loglik_null``,
+        ``sd_residual``, ``icc`` (share of the variance that is between donors), ``icc_moderated`` (its posterior mean), ``loglik``, ``loglik_null``,
         ``pct_expressed`` (share of cells in which the gene is not zero) and ``status``.
     ``adata.varm[f"{key_added}_{comparison}"]``
         The same for each further comparison.
     ``adata.uns[key_added]``
         scanpy's structure (``names``, ``scores``, ``pvals``, ``pvals_adj``, ``logfoldchanges``, ``params``), which
-        ``sc.pl.rank_genes_groups*`` and ``sc.get.rank_genes_groups_df`` read, ``comparisons`` (comparison -> key in
-        ``varm``), the ``coef_names``, the ``design``, the number of genes per ``status`` and the ``versions``.
+        ``sc.pl.rank_genes_groups*`` and ``sc.get.rank_genes_groups_df`` read, with a field per comparison (":" in its
+        name is "." there), ``comparisons`` (comparison -> key in ``varm``), ``fingerprints`` by which the run knows its
+        tables, the ``coef_names``, the ``design``, the number of genes per ``status`` and the ``versions``.
+
+    An earlier run under the same key is replaced. What another run or another program has in these places is not.
 
     Raises
     ------
     DesignError
         If the formula, the annotations or the test do not define a model that can be estimated. Nothing was read.
     ValueError
-        If the matrix holds NaN or infinite values, or an argument has no meaning.
+        If the matrix holds NaN or infinite values, an argument has no meaning, or the results cannot be stored.
     KeyError
         If a layer or column does not exist.
 
     Warns
     -----
     LmmWarning
-        Once per call each: for raw counts, negative values, few donors, and genes that could not be fitted.
+        Once per call each: for whatever of the design changes the meaning of a p-value (see
+        :func:`sc_lmm.tl.check_design`, ``warnings`` of the report), raw counts, negative values, genes that could not
+        be fitted, and a view that had to become a copy to be written to.
 
     Notes
     -----
@@ -156,6 +175,9 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     .. [2] Kuznetsova, Brockhoff, Christensen (2017). lmerTest package. J. Stat. Softw. 82(13).
     .. [3] Kenward, Roger (1997). Small sample inference for fixed effects from REML. Biometrics 53, 983-997.
     .. [4] Smyth (2004). Linear models and empirical Bayes methods. Stat. Appl. Genet. Mol. Biol. 3(1).
+    .. [5] Koenker, Mizera (2014). Convex optimization, shape constraints, compound decisions, and empirical Bayes rules.
+       J. Am. Stat. Assoc. 109, 674-685.
+    .. [6] Stephens (2017). False discovery rates: a new deal. Biostatistics 18(2), 275-294.
 
     Examples
     --------
@@ -166,50 +188,47 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     >>> table.columns[:4].tolist()
     ['names', 'coef', 'se', 'ci_low']
     """
-    check_choices(method, corr_method, moderate=moderate, conf_level=conf_level, reml=reml)
-    check_key(key_added)
+    check_choices(method, corr_method, conf_level=conf_level, reml=reml)
+    check_destination(adata, key_added, copy=copy)
+    test = read_test(test)
     source = read_expression(adata, layer=layer, use_raw=use_raw, mask_var=mask_var)
-    design = build_design(formula, adata.obs, reference=_reference_levels(reference, test))
-    report = _checked_report(design, test, adata.obs)
+    levels = reference_levels(reference, formula, adata.obs, test)
+    design = build_design(formula, adata.obs, reference=levels, weights=weights)
+    report = audit(design, test, adata.obs)
+    report.raise_if_refused()
+    report.warn()
 
     fit = fit_cells(source, design, n_jobs=n_jobs, show_progress=show_progress)
     choices: dict[str, Any] = {"method": method, "conf_level": conf_level, "corr_method": corr_method, "seed": seed}
     result = fit.test(test, calibrate=calibrate, moderate=moderate, **choices)
 
     _warn_of_failures(fit, np.asarray(result.table["status"].cat.codes))
-    choices |= {"calibrate": calibrate and method == "lrt", "moderate": moderate, "use_raw": use_raw, "layer": layer}
+    calibrated = calibrate and method == "lrt" and not result.moderated
+    choices |= {
+        "calibrate": calibrated,
+        "moderate": result.moderated,
+        "use_raw": use_raw,
+        "layer": layer,
+        "weights": weights,
+    }
+    _LOG.info("%s", repr(result).splitlines()[0])
     adata = adata.copy() if copy else adata
-    described = {"params": _params(fit, test, choices), "design": report.to_uns(), **_describe(fit, result.table)}
-    write_results(adata, key_added, result.tables, described, source.tested)
+    described = {
+        "params": _params(fit, test, choices) | _compared(design, test, weights),
+        "design": report.to_uns(),
+        **_describe(fit, result.table),
+    }
+    with written_view(adata):
+        write_results(adata, key_added, result.tables, described, source.tested)
     return adata if copy else None
-
-
-def _reference_levels(reference: str | dict[str, str] | None, test: TestSpec) -> dict[str, str]:
-    if reference is None or isinstance(reference, dict):
-        return reference or {}
-    if not isinstance(test, str):
-        msg = (
-            f"reference={reference!r} needs test to be one factor. Give a dict, for example {{'diagnosis': 'control'}}."
-        )
-        raise DesignError(msg)
-    return {test.strip().strip("`"): reference}
-
-
-def _checked_report(design: Design, test: TestSpec, obs: pd.DataFrame) -> DesignReport:
-    """Refuse, before anything is read, what the design cannot answer; warn once of an arm with few donors."""
-    report = audit(design, test, obs)
-    report.raise_if_refused()
-    few = [verdict.message for verdict in report.verdicts if verdict.code == "few_donors"]
-    if few:
-        warn(" ".join(few))
-    return report
 
 
 def _warn_of_failures(fit: LmmFit, status: NDArray[Any]) -> None:
     failed = status > STATUS.index("constant")
     if failed.any():
+        found = counted(int(failed.sum()), "gene")
         warn(
-            f"{int(failed.sum())} genes could not be fitted and have NaN results (see their status): "
+            f"{found} could not be fitted, with NaN results and the reason in the column status: "
             f"{listing(fit.var_names[failed], 5)}."
         )
 
@@ -223,9 +242,23 @@ def _params(fit: LmmFit, test: TestSpec, choices: dict[str, Any]) -> dict[str, A
         "reference": reference,
         **choices,
         "formula": coding.formula.text,
-        "test": test.strip() if isinstance(test, str) else json.dumps(test),
+        "test": test if isinstance(test, str) else json.dumps(test),
         "log_base": fit.log_base,
     }
+
+
+def _compared(design: Design, test: TestSpec, weights: str | None) -> dict[str, str]:
+    """What stands against each other in each comparison, and the columns that the cells have values in: for figures.
+
+    A factor that the formula writes as ``C(diagnosis)`` is also named by its column, where scanpy's plots look for it.
+    """
+    used = design.obs_columns | set(parse_formula(f"~ 0 + {weights} + (1 | cells)").variables if weights else ())
+    comparisons = comparisons_of(design.coding, test)
+    stored = {"compared": pack_comparisons(comparisons, sorted(used), factors=design.coding.levels)}
+    axis, column = axis_of(stored, next(iter(comparisons))), tested_column(design.coding, test)[0]
+    if column in used or axis is None or not axis.labels or len(axis.conditions[0]) > 1:
+        return stored
+    return stored | {"groupby": next(iter(axis.conditions[0])), "reference": axis.labels[0]}
 
 
 def _describe(fit: LmmFit, table: pd.DataFrame) -> dict[str, Any]:

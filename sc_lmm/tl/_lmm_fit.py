@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from .._docs import doc_params
 from .._read import fit_formula
+from ._reference import reference_levels
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -20,10 +22,11 @@ def lmm_fit(
     adata: AnnData,
     formula: str,
     *,
-    reference: dict[str, str] | None = None,
+    reference: str | dict[str, str] | None = None,
+    weights: str | None = None,
     layer: str | None = None,
     use_raw: bool = False,
-    mask_var: NDArray[np.bool_] | str | None = None,
+    mask_var: NDArray[np.bool_] | pd.Series | str | None = None,
     n_jobs: int | None = None,
     show_progress: bool | None = None,
 ) -> LmmFit:
@@ -37,7 +40,9 @@ def lmm_fit(
     {adata}
     {formula}
     reference
-        Factor -> level that the others are compared with. By default the first category of each factor.
+        Level that the others are compared with, of the only factor that has it, or a dict from factors to levels. By
+        default the first category of each factor.
+    {weights}
     {layer}
     {use_raw}
     {mask_var}
@@ -59,12 +64,12 @@ def lmm_fit(
     Examples
     --------
     >>> import sc_lmm as sl
-    >>> adata = sl.datasets.brain_cohort(n_donors=8, n_cells=800, n_genes=50)
+    >>> adata = sl.datasets.brain_cohort(n_donors=12, n_cells=800, n_genes=50)
     >>> fit = sl.tl.lmm_fit(adata, "~ sequencing_saturation + age + diagnosis + (1 | sample_id)")
     >>> table = fit.test("diagnosis", method="kenward-roger").table
     >>> fit.drop("age").coding.coef_names
     ('Intercept', 'sequencing_saturation', 'diagnosis[T.Alzheimer]')
     """
-    choices: dict[str, Any] = {"layer": layer, "use_raw": use_raw, "mask_var": mask_var}
+    choices: dict[str, Any] = {"weights": weights, "layer": layer, "use_raw": use_raw, "mask_var": mask_var}
     choices |= {"n_jobs": n_jobs, "show_progress": show_progress}
-    return fit_formula(adata, formula, reference=reference, **choices)
+    return fit_formula(adata, formula, reference=reference_levels(reference, formula, adata.obs), **choices)

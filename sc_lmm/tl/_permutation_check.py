@@ -1,28 +1,46 @@
-"""`permutation_check`: what each method rejects when diagnosis is dealt out to the donors at random."""
+"""`permutation_check`: what each method rejects when the values of a term are dealt out at random."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
-from .._design import check_marginal, find_term
+from .._anndata import read_expression
+from .._design import build_design, find_term
 from .._docs import doc_params
-from .._errors import DesignError
-from .._inference import check_permutable, draw_orders, permute_levels
-from .._read import fit_formula
+from .._errors import DesignError, alternatives
+from .._inference import ENOUGH_GENES, METHODS, Choices, draw_orders, is_moderated, plan_exchange
+from .._progress import progress_bar
+from .._read import fit_cells
+from .._report import audit_terms
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
 
-    from .._inference import LmmFit
+    from .._inference import Exchange, LmmFit
 
-_METHODS = ("lrt", "lrt uncalibrated", "between-within", "satterthwaite", "kenward-roger", "between-within moderated")
+_CHOICES: dict[str, dict[str, Any]] = {
+    "lrt": {},
+    "lrt calibrated": {"moderate": False},
+    "lrt uncalibrated": {"calibrate": False},
+    **{name: {} for name in METHODS[1:]},
+    **{f"{name} moderated": {"moderate": True} for name in METHODS[1:]},
+}
+_METHODS = (
+    "lrt",
+    "lrt calibrated",
+    "lrt uncalibrated",
+    "between-within",
+    "satterthwaite",
+    "kenward-roger",
+    "between-within moderated",
+)
 
 
 @dataclass(frozen=True)
@@ -31,10 +49,20 @@ class PermutationCheck:
 
     observed: pd.Series  # (n_methods x n_alphas,), index (method, alpha)
     permuted: pd.DataFrame  # (n_permutations, n_methods x n_alphas), columns (method, alpha)
-    distinct: int  # different assignments among the permutations
+    exchanged: str  # which values went where, in words
+    complete: bool  # whether there is no other permutation
+    notes: tuple[str, ...] = ()
+
+    @property
+    def distinct(self) -> int:
+        """Different assignments among the permutations, beside the data's own: no two are the same."""
+        return len(self.permuted)
 
     def summary(self) -> pd.DataFrame:
-        """Per method and level: observed share, and median, mean and 95th percentile under permutation."""
+        """Per method and level: observed share, and mean, median and 95th percentile under permutation.
+
+        The last column is the share of assignments, the data's own among them, with at least the observed rejections.
+        """
         rows = {}
         for column in self.permuted.columns:
             shares, observed = self.permuted[column], float(self.observed[column])
@@ -43,18 +71,22 @@ class PermutationCheck:
                 "mean": shares.mean(),
                 "median": shares.median(),
                 "95 %": shares.quantile(0.95),
-                "permutations >= observed": float((shares >= observed).mean()),
+                "permutations >= observed": float((1 + (shares >= observed).sum()) / (1 + len(shares))),
             }
         table = pd.DataFrame(rows).T
         return table.rename_axis(index=["method", "alpha"])
 
     def __repr__(self) -> str:
         """Show the summary."""
-        head = f"{len(self.permuted)} permutations, {self.distinct} of them different; share of genes rejected"
-        return f"{head}\n{self.summary().to_string(float_format='{:.4f}'.format)}"
+        return "\n".join([*self._head(), self.summary().to_string(float_format="{:.4f}".format)])
 
     def _repr_html_(self) -> str:
-        return self.summary().to_html(float_format="{:.4f}".format)
+        return "<br>".join(map(escape, self._head())) + self.summary().to_html(float_format="{:.4f}".format)
+
+    def _head(self) -> list[str]:
+        there_are = "all that there are" if self.complete else "each different"
+        count = f"{self.distinct} permutation{'s' * (self.distinct != 1)}, {there_are} beside the data's own"
+        return [f"{self.exchanged}: {count}; share of genes rejected", *self.notes]
 
 
 @doc_params
@@ -66,30 +98,53 @@ def permutation_check(
     n_permutations: int = 200,
     methods: Sequence[str] = _METHODS,
     alphas: Sequence[float] = (0.05, 0.001),
+    weights: str | None = None,
     layer: str | None = None,
     seed: int = 0,
     n_jobs: int | None = None,
     show_progress: bool | None = None,
 ) -> PermutationCheck:
-    r"""Count rejections when the tested term is dealt out to the donors at random.
+    r"""Count rejections when the values of the tested term are dealt out at random.
 
-    A permutation of a donor-level term breaks its relation with expression and keeps everything else: the donors, the
-    correlation of genes, the distribution of the data. Only :math:`p + q` numbers per gene change, so that the cells
-    are read once. A method that holds its level rejects a share alpha on average. Genes are correlated, so a single
-    permutation may reject many; look at the mean.
+    A permutation breaks the relation of the term with expression and keeps everything else: the donors, the correlation
+    of genes, the distribution of the data. Only :math:`p` numbers per gene change, so that the cells are read once. A
+    method that holds its level rejects a share alpha on average. Genes are correlated, so that a single permutation may
+    reject many; look at the mean.
+
+    What changes hands are the values of whole sets of cells, never of single cells, whose expression is alike within
+    a sample:
+
+    - A term that is constant within donors (the levels of the random term, ``diagnosis`` for ``(1 | donor)``) is dealt
+      out to all donors.
+    - A term that varies within donors (``condition`` for ``(1 | donor)``, each donor with cells in several conditions) is
+      exchanged between the conditions of each donor. The cells of one donor and condition stay together, whatever the
+      formula says of them: if they share more than their donor, a formula without a term for that is found out here.
+    - A term of matched samples (``condition`` in ``~ donor + condition + (1 | sample_id)``, one sample or equally many of
+      every donor in each condition) is exchanged between the samples of each donor. This is so for any factor of the
+      formula that holds every value of the term equally often; other factors and numbers stay with the donors, and the
+      term is dealt out irrespective of them.
+
+    Donors that the formula does not mention are not known: under ``~ condition + (1 | sample_id)`` alone every sample
+    counts as a donor of its own.
 
     Parameters
     ----------
     {adata}
     {formula}
     test
-        Fixed-effect term that is constant within donors, e.g. ``"diagnosis"``.
+        Fixed-effect term that is constant within donors, e.g. ``"diagnosis"``, or takes a few values in each. It must
+        not be part of an interaction.
     n_permutations
-        Random assignments; with few donors many of them are equal.
+        Random assignments, each different from the others and from the data's own. If there are fewer, they are all
+        taken, so that nothing is left to chance. Assignments that differ in the names of the levels alone (cases and
+        controls swapped) are one.
     methods
-        Methods of :func:`sc_lmm.tl.lmm_de`; "lrt uncalibrated" and a method followed by " moderated" are variants.
+        Methods of :func:`sc_lmm.tl.lmm_de`. ``"lrt"`` is its default test, with what all genes say of their variances
+        learned anew in each permutation; ``"lrt calibrated"`` is the ratio with ``moderate=False``, ``"lrt
+        uncalibrated"`` with ``calibrate=False``; the others may be followed by ``" moderated"``.
     alphas
         Levels at which rejections are counted.
+    {weights}
     {layer}
     seed
         Of the permutations.
@@ -98,12 +153,30 @@ def permutation_check(
 
     Returns
     -------
-    Object with ``observed``, ``permuted`` and ``summary()``. `adata` is not changed.
+    Object with ``observed`` (share of genes rejected in the data), ``permuted`` (a row per permutation), ``distinct``
+    (their number), ``complete`` (whether these are all) and ``summary()``. `adata` is not changed.
 
     Raises
     ------
     DesignError
-        If the term varies within donors, or the design does not define a model.
+        If the term varies from cell to cell or is part of an interaction, if there is no other assignment, or if the
+        design does not define a model.
+    ValueError
+        If a method is unknown.
+
+    Notes
+    -----
+    The data's own assignment is left out of ``permuted``: with few donors it would be a large part of all (1 of 10 for
+    3 cases and 3 controls), and what it rejects because something has changed would count as errors. It is as good as
+    any other if nothing has, so that the mean of the others is not biased. True effects do not vanish in permuted data:
+    they become variation between donors, and single assignments that are near the data's own reject more.
+
+    With fewer genes than a prior can be learned from, ``"lrt"`` is what :func:`sc_lmm.tl.lmm_de` would do, the
+    calibrated ratio, and the result says so.
+
+    References
+    ----------
+    Anderson, ter Braak (2003). Permutation tests for multi-factorial analysis of variance. J. Stat. Comput. Simul. 73(2).
 
     Examples
     --------
@@ -113,36 +186,64 @@ def permutation_check(
     >>> check = sl.tl.permutation_check(adata, formula, "diagnosis", n_permutations=5, methods=["lrt"])
     >>> check.permuted.shape
     (5, 2)
+    >>> check.exchanged
+    'diagnosis dealt out anew among all sample_id'
     """
-    fit = fit_formula(adata, formula, layer=layer, n_jobs=n_jobs, show_progress=show_progress)
-    fit = replace(fit, show_progress=False)
-    term = find_term(fit.coding, test)
-    columns = fit.coding.terms[term]
-    check_permutable(fit.stats, columns, term)
-    check_marginal(fit.coding, term, "permuted")
-    orders = draw_orders(fit.stats, columns, n_permutations, np.random.default_rng(seed))
-    bar = tqdm(orders, desc="permuting", delay=0 if show_progress else 1, disable=show_progress is False, leave=False)
-    shares = [_shares(_permuted(fit, columns, order), term, methods, alphas) for order in bar]
-    values = (fit.stats.ZtX / fit.stats.sizes[:, None])[:, columns]
+    choices = _choices_of(methods)
+    source = read_expression(adata, layer=layer, use_raw=False, mask_var=None)
+    design = build_design(formula, adata.obs, weights=weights)
+    report, cautions = audit_terms(design, adata.obs)
+    report.raise_if_refused()
+    exchange = plan_exchange(design, find_term(design.coding, test))
+    by_unit = fit_cells(source, exchange.design, n_jobs=n_jobs, show_progress=show_progress)
+    by_unit = replace(by_unit, coding=design.coding, cautions=cautions, show_progress=False)
+    orders = draw_orders(exchange, by_unit.stats, n_permutations, np.random.default_rng(seed))
+    _check_any(orders, exchange)
+    by_unit.warn(test)
+    bar = progress_bar(orders, doing="permuting", show_progress=show_progress)
+    shares = [_shares(_dealt(by_unit, exchange, order), exchange.term, choices, alphas) for order in bar]
+    fit = _dealt(by_unit, exchange, np.arange(exchange.parents.size))
     return PermutationCheck(
-        observed=_shares(fit, term, methods, alphas),
+        observed=_shares(fit, exchange.term, choices, alphas),
         permuted=pd.DataFrame(shares).reset_index(drop=True),
-        distinct=len({np.round(values[order], 9).tobytes() for order in orders}),
+        exchanged=f"{exchange.term} dealt out anew {exchange.among}",
+        complete=len(orders) < n_permutations,
+        notes=_notes(fit, methods),
     )
 
 
-def _permuted(fit: LmmFit, columns: slice, order: np.ndarray) -> LmmFit:
-    return replace(fit, stats=permute_levels(fit.stats, columns, order), _models={})
+def _choices_of(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Method -> what it asks of ``LmmFit.pvals``."""
+    unknown = [name for name in methods if name not in _CHOICES]
+    if unknown:
+        msg = f"methods has {unknown[0]!r}, which is unknown. {alternatives(unknown[0], _CHOICES)}"
+        raise ValueError(msg)
+    return {name: {"method": name.split(" ")[0], **_CHOICES[name]} for name in methods}
 
 
-def _shares(fit: LmmFit, term: str, methods: Sequence[str], alphas: Sequence[float]) -> pd.Series:
+def _check_any(orders: Sequence[np.ndarray], exchange: Exchange) -> None:
+    if not orders:
+        msg = (
+            f"There is no other way to deal out {exchange.term!r} {exchange.among} than that of the data (names of levels "
+            f"do not count) from which it could be estimated. Permutations need more donors."
+        )
+        raise DesignError(msg)
+
+
+def _dealt(by_unit: LmmFit, exchange: Exchange, order: np.ndarray) -> LmmFit:
+    return replace(by_unit, stats=exchange.deal(by_unit.stats, order))
+
+
+def _shares(fit: LmmFit, term: str, choices: Mapping[str, dict[str, Any]], alphas: Sequence[float]) -> pd.Series:
     shares: dict[tuple[str, float], float] = {}
-    for name in methods:
-        method, *variant = name.split(" ")
-        if variant not in ([], ["uncalibrated"], ["moderated"]):
-            msg = f"method {name!r} is unknown: add 'moderated' or 'uncalibrated' to a method of lmm_de."
-            raise DesignError(msg)
-        moderate, calibrate = variant == ["moderated"], variant != ["uncalibrated"]
-        pvals = fit.pvals(term, method=method, moderate=moderate, calibrate=calibrate)
+    for name, how in choices.items():
+        pvals = fit.pvals(term, **how)
         shares |= {(name, alpha): float((pvals[~np.isnan(pvals)] < alpha).mean()) for alpha in alphas}
     return pd.Series(shares)
+
+
+def _notes(fit: LmmFit, methods: Sequence[str]) -> tuple[str, ...]:
+    if "lrt" not in methods or is_moderated(fit.estimates, Choices()):
+        return ()
+    few = f"fewer than {ENOUGH_GENES} genes, too few to learn their variances from"
+    return (f"'lrt' is the calibrated ratio here, as in lmm_de: {few}.",)

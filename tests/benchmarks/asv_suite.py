@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import sc_lmm as sl
-from sc_lmm._design.hypothesis import Hypothesis, null_model
+from sc_lmm._design.hypothesis import Hypothesis
 from sc_lmm._design.model_matrix import build_design
 from sc_lmm._inference.calibration import calibrate
 from sc_lmm._inference.intervals import profile_interval
 from sc_lmm._model.deviance import spectrum
 from sc_lmm._model.fit import fit_models
-from sc_lmm._statistics.sufficient import sufficient_statistics
+from sc_lmm._statistics import null_model, sufficient_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

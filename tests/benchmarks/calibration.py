@@ -1,7 +1,7 @@
-"""Do the tests hold their level? ``python tests/benchmarks/calibration.py [--quick] [--genes N] [--output DIR]``.
+"""Do the tests hold their level, and what do they find? ``python tests/benchmarks/calibration.py [--quick] [--help]``.
 
-Simulates genes without any effect (and, for power, with a tenth of them changed) for cohorts of 4 to 50 donors, tests
-them by every method, and says where a target is missed. ``--compare`` studies ways of calibrating the ratio instead.
+Simulates genes, a tenth of them changed, for cohorts of 4 to 50 donors, tests them by every method, and says where a
+target is missed. ``--few`` learns priors from few genes, ``--factor`` compares ways of calibrating the ratio instead.
 """
 
 from __future__ import annotations

@@ -5,51 +5,80 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+
+from .calibration_methods import DEFAULT, METHODS, ORACLE
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from collections.abc import Iterator
 
-FROM_DONORS = 8
-LRT_05, LRT_001 = (0.045, 0.065), 0.0015
-MODERATED_05 = (0.045, 0.056)
+AT_05, AT_001, FDP = (0.043, 0.057), 0.0016, 0.055
+# Share of what the oracle finds that the default must find, between donors: population -> donors -> share.
+FOUND = {
+    "mixture": {6: 0.25, 8: 0.67, 12: 0.88, 24: 0.95, 50: 0.95},
+    "half-Cauchy": {6: 0.76, 8: 0.83, 12: 0.95, 24: 0.95, 50: 0.95},
+}
+_CELL = ["design", "donors", "question", "population"]
+_FEW = 50  # genes called, of which a false share says nothing
 
 
 def misses(results: pd.DataFrame) -> pd.DataFrame:
-    """Rows outside their target from eight donors on; `beyond` is by how many Monte-Carlo errors (within it, negative)."""
-    enough = results["donors"] >= FROM_DONORS
-    # Genes of one ICC make a prior without spread, which no data have: moderation is judged on varied genes.
-    moderated = results["method"].str.endswith("moderated") & (results["genes"] == "varied")
-    ratio = results["method"] == "lrt"
-    low, high = (np.where(ratio, LRT_05[side], MODERATED_05[side]) for side in (0, 1))
-    over = np.maximum(results["at_05"] - high, low - results["at_05"]) / results["se_05"]
-    error_001 = np.sqrt(LRT_001 / results["n_null"])
-    over_001 = np.where(ratio, (results["at_001"] - LRT_001) / error_001, np.nan)
-    table = results.assign(beyond_05=over, beyond_001=over_001)
-    table = table[enough & (ratio | moderated) & ((over > 0) | (over_001 > 0))]
-    columns = [
-        "donors",
-        "cells",
-        "icc",
-        "genes",
-        "method",
-        "at_05",
-        "se_05",
-        "at_001",
-        "se_001",
-        "beyond_05",
-        "beyond_001",
+    """Where the default misses a target, and by how many Monte-Carlo errors."""
+    oracle = results[results["method"] == ORACLE].set_index(_CELL)["found"]
+    rows = [
+        {**{name: getattr(r, name) for name in _CELL}, **miss}
+        for r in results[results["method"] == DEFAULT].itertuples()
+        for miss in _missed(r, float(oracle[tuple(getattr(r, name) for name in _CELL)]))
     ]
-    return table[columns].round({"at_05": 4, "se_05": 4, "at_001": 5, "se_001": 5, "beyond_05": 1, "beyond_001": 1})
+    return pd.DataFrame(rows)
+
+
+def _missed(row: tuple, oracle: float) -> Iterator[dict[str, object]]:
+    low, high = AT_05
+    yield from _beyond("at .05", row.at_05, max(row.at_05 - high, low - row.at_05), row.n_null, min(row.at_05, high))
+    yield from _beyond("at .001", row.at_001, row.at_001 - AT_001, row.n_null, AT_001)
+    if row.called >= _FEW:
+        yield from _beyond("false", row.fdp, row.fdp - FDP, row.called, FDP)
+    target = FOUND.get(row.population, {}).get(row.donors) if row.question == "two groups" else None
+    if target is not None and row.design == "unbalanced":
+        yield from _beyond("found / oracle", row.found / oracle, target - row.found / oracle, row.called, row.found)
+
+
+def _beyond(target: str, value: float, excess: float, n: int, share: float) -> Iterator[dict[str, object]]:
+    if excess > 0:
+        error = np.sqrt(share * (1 - share) / n)
+        yield {"target": target, "value": round(value, 4), "beyond": f"{excess / error:.1f} errors"}
+
+
+def sections(results: pd.DataFrame) -> list[str]:
+    """One wide table per question: a row per cohort and population, a column per method."""
+    texts = [f"## {title}\n\n{markdown(wide(results, entry))}" for title, entry in _ENTRIES.items()]
+    n = int(results["n_null"].max())
+    error = f"Monte-Carlo errors ({n:,} null genes): {np.sqrt(0.05 * 0.95 / n):.4f} at .05, "
+    return [*texts, error + f"{1000 * np.sqrt(0.001 * 0.999 / n):.2f} per 1,000 at .001."]
+
+
+def wide(results: pd.DataFrame, entry: object) -> pd.DataFrame:
+    """Entries of the rows, a column per method."""
+    entries = results.assign(entry=[entry(row) for row in results.itertuples()])
+    table = entries.pivot_table(index=_CELL, columns="method", values="entry", aggfunc="first", sort=False)
+    return table[[m for m in METHODS if m in table.columns]].reset_index()
+
+
+_ENTRIES = {
+    "Null genes rejected at .05 / per 1,000 at .001": lambda r: f"{r.at_05:.3f} / {1000 * r.at_001:.1f}",
+    "Changed genes found at FDR 5 % / share false among those called": lambda r: f"{r.found:.2f} / {r.fdp:.3f}",
+}
 
 
 def markdown(table: pd.DataFrame) -> str:
     """Markdown without further packages."""
-    rows = [list(map(str, table.columns)), *([_cell(v) for v in row] for row in table.itertuples(index=False))]
+    rows = [list(map(str, table.columns)), *([_text(v) for v in row] for row in table.itertuples(index=False))]
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = ["| " + " | ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)) + " |" for row in rows]
     rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
-def _cell(value: object) -> str:
+def _text(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -59,6 +59,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--profile", action="store_true", help="print where one call spends its time")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of JSON and figure")
     options = parser.parse_args()
+    options.only = [name for group in options.only for name in group.split(",")]
     unknown = [name for name in options.only if name not in SECTIONS]
     if unknown:
         parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import sc_lmm as sl
-from sc_lmm._design.hypothesis import Hypothesis, null_model
+from sc_lmm._design.hypothesis import Hypothesis
 from sc_lmm._design.model_matrix import Design, build_design
 from sc_lmm._model.fit import Fit, fit_models
-from sc_lmm._statistics.sufficient import SufficientStatistics, sufficient_statistics
+from sc_lmm._statistics import SufficientStatistics, null_model, sufficient_statistics
 
 from .plan import FORMULA, TEST
 

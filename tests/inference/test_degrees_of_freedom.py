@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anndata as ad
 import numpy as np
@@ -11,11 +12,14 @@ import pandas as pd
 import pytest
 from scipy import stats as distributions
 
+from cohorts import fitted
 from sc_lmm._design.model_matrix import build_design
 from sc_lmm._inference.degrees_of_freedom import _expected_information, _moments
-from sc_lmm._inference.fitted import LmmFit
 from sc_lmm._model.fit import fit_models
 from sc_lmm._statistics.sufficient import sufficient_statistics
+
+if TYPE_CHECKING:
+    from sc_lmm._inference.fitted import LmmFit
 
 HERE = Path(__file__).parents[1] / "reference"
 LIBSIZE = "~ log_libsize + sex + age + diagnosis + (1 | sample_id)"
@@ -29,12 +33,6 @@ KENWARD_ROGER = ["S60sub", "C60sub", "X_factor3"]
 # lmerTest differentiates numerically on the scale of standard deviations with a fixed step of 1e-4, and so loses digits
 # where theta is of that order: this gene has theta = .0047. `test_where_lmertest_is_inaccurate` shows that we do not.
 SMALL_THETA = {"C60sub": 0.006}
-
-
-def fitted(X: np.ndarray, obs: pd.DataFrame, formula: str) -> LmmFit:
-    design = build_design(formula, obs)
-    names = pd.RangeIndex(X.shape[1]).astype(str)
-    return LmmFit(design.coding, sufficient_statistics(X, design), names, show_progress=False)
 
 
 _FITS: dict[str, tuple[LmmFit, pd.DataFrame]] = {}
@@ -238,9 +236,9 @@ def test_expected_information_of_two_derivations_and_of_dense_algebra():
     n, N = stats.sizes, stats.n_cells
     X = build_design("~ x + age + diagnosis + (1 | sample_id)", obs).X
     Z = (donor[:, None] == np.arange(7)).astype(float)
-    spectral = _expected_information(fit._objective(), reml)
+    spectral = _expected_information(fit.estimates.restricted, reml)
     for g in range(Y.shape[1]):
-        s, tau = reml.sigma2[g], reml.rho[g] * reml.sigma2[g]
+        s, tau = 1.0, reml.rho[g]  # in units of the gene's own variance
         d = s + n * tau
         traces = {(0, 0): (n**2 / d**2).sum(), (0, 1): (n / d**2).sum(), (1, 1): (N - 7) / s**2 + (1 / d**2).sum()}
         V = [Z @ Z.T, np.eye(N)]

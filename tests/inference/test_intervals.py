@@ -11,11 +11,10 @@ import pytest
 from scipy import optimize
 from scipy.stats import chi2
 
+from cohorts import fitted
 from sc_lmm._design.model_matrix import build_design
 from sc_lmm._inference import intervals
-from sc_lmm._inference.fitted import LmmFit
 from sc_lmm._model.deviance import Profile
-from sc_lmm._statistics.sufficient import sufficient_statistics
 
 HERE = Path(__file__).parents[1] / "reference"
 FORMULA = "~ x + age + diagnosis + (1 | sample_id)"
@@ -23,12 +22,6 @@ LME4 = {
     "S60sub": "~ sequencing_saturation + diagnosis + (1 | sample_id)",
     "C60sub": "~ log_libsize + sex + age + diagnosis + (1 | sample_id)",
 }
-
-
-def fitted(Y: np.ndarray, obs: pd.DataFrame, formula: str) -> LmmFit:
-    design = build_design(formula, obs)
-    names = pd.RangeIndex(Y.shape[1]).astype(str)
-    return LmmFit(design.coding, sufficient_statistics(Y, design), names, show_progress=False)
 
 
 def cohort(seed: int, n_donors: int = 8, n_genes: int = 6, mean: float = 3.0, sd_donor: float = 1.0):

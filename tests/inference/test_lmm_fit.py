@@ -13,10 +13,18 @@ import pytest
 
 import sc_lmm as sl
 from sc_lmm._errors import DesignError
-from sc_lmm._inference.fitted import LmmFit
 
 if TYPE_CHECKING:
     import anndata as ad
+
+    from sc_lmm._inference.fitted import LmmFit
+
+# what the design report cautions of is not the matter here
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The p-values of"),
+    pytest.mark.filterwarnings("ignore:sequencing_saturation goes along"),
+    pytest.mark.filterwarnings("ignore:Only "),
+]
 
 FORMULA = "~ sequencing_saturation + age + diagnosis + (1 | sample_id)"
 N_CELLS = 701  # a number that is nothing else's
@@ -152,7 +160,7 @@ def test_a_gene_that_could_not_be_fitted_has_a_summary_too(adata):
 
 def test_results_and_fits_print(fit):
     text = repr(fit)
-    for word in ("20 genes", FORMULA, "701 cells of 12 sample_id", "diagnosis[T.Alzheimer]"):
+    for word in ("20 genes", FORMULA, "701 cells of 12 samples", "diagnosis[T.Alzheimer]"):
         assert word in text
     assert fit._repr_html_().startswith("<b>LmmFit of 20 genes")
     result = fit.test("diagnosis")
@@ -198,30 +206,8 @@ def test_no_array_has_the_length_of_the_cells(adata):
     assert len(pickle.dumps(fit)) < len(pickle.dumps(adata.obs["age"].to_numpy())) * 20
 
 
-def test_saved_and_loaded_fits_answer_alike(fit, tmp_path):
-    before = fit.test("diagnosis").table
-    fit.save(tmp_path / "fit.pkl")
-    loaded = LmmFit.load(tmp_path / "fit.pkl")
-    pd.testing.assert_frame_equal(loaded.test("diagnosis").table, before)
-    contrast = "cond(diagnosis='Alzheimer', age=70) - cond(age=60)"
-    for ask in (
-        lambda f: f.contrast(contrast, method="kenward-roger").table,
-        lambda f: f.drop("age").test("diagnosis", method="wald").table,
-        lambda f: f.ranef(f.var_names[0]),
-    ):
-        pd.testing.assert_frame_equal(ask(loaded), ask(fit))
-    assert repr(loaded) == repr(fit)
-
-
-def test_load_refuses_another_object(fit, tmp_path):
-    path = tmp_path / "other.pkl"
-    path.write_bytes(pickle.dumps({"not": "a fit"}))
-    with pytest.raises(TypeError, match="does not hold an LmmFit but a dict"):
-        LmmFit.load(path)
-
-
 def test_estimates_are_computed_once(adata, monkeypatch):
-    import sc_lmm._inference.fitted as module
+    import sc_lmm._inference.estimates as module
 
     calls = []
     real = module.fit_models
@@ -251,7 +237,6 @@ def test_nothing_of_adata_changes(adata):
     [
         ({"method": "lr"}, r"method='lr' is unknown. Available: 'lrt', 'between-within'"),
         ({"corr_method": "bh"}, "corr_method='bh' is unknown"),
-        ({"moderate": True}, "moderate=True squeezes the variance behind a t or F"),
         ({"conf_level": 95}, "conf_level"),
         ({"conf_level": 0}, "conf_level"),
     ],

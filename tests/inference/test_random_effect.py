@@ -12,19 +12,13 @@ from scipy import stats as distributions
 from statsmodels.regression.tests.results import lme_r_results as lmer
 
 import sc_lmm as sl
+from cohorts import fitted
 from sc_lmm._design.model_matrix import build_design
-from sc_lmm._inference.fitted import LmmFit
 from sc_lmm._inference.random_effect import null_distribution
 from sc_lmm._model.deviance import profile, spectrum
 from sc_lmm._statistics.sufficient import sufficient_statistics
 
 N_DRAWS = 100_000
-
-
-def fitted(Y: np.ndarray, obs: pd.DataFrame, formula: str) -> LmmFit:
-    design = build_design(formula, obs)
-    names = pd.RangeIndex(Y.shape[1]).astype(str)
-    return LmmFit(design.coding, sufficient_statistics(Y, design), names, show_progress=False)
 
 
 def one_way(n_donors: int, n_cells: int, n_genes: int, seed: int = 0):
@@ -158,7 +152,7 @@ def test_predictions_by_dense_algebra(formula, mean):
     X = build_design(formula, obs).X
     Z = (donor[:, None] == np.arange(6)).astype(float)
     for g in range(4):
-        ranef = fit.ranef(str(g))
+        ranef = fit.ranef(f"g{g}")
         G, s = fit.reml.sd_random[g] ** 2, fit.reml.sigma2[g]
         Vi = np.linalg.inv(G * Z @ Z.T + s * np.eye(donor.size))
         effect = G * Z.T @ Vi @ (Y[:, g] - X @ fit.reml.beta[g])
@@ -188,7 +182,7 @@ def test_predictions_are_those_of_lmer(index):
     fit = fitted(
         data[["endog"]].to_numpy(), data.rename(columns={"groups": "sample_id"}), f"~ 0 + {fixed} + (1 | sample_id)"
     )
-    ranef = fit.ranef("0")
+    ranef = fit.ranef("g0")
     # The file holds the first group, with seven digits and lmer's tolerance on theta; NaN where theta is 0.
     expected = np.ravel(getattr(lmer, f"ranef_mean_reml_drf_{index}"))
     variance = np.ravel(getattr(lmer, f"ranef_condvar_reml_drf_{index}"))

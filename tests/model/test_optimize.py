@@ -73,6 +73,36 @@ def test_a_deviance_without_a_minimum_says_so():
     assert np.isnan([found.rho[0], found.rss[0], found.value[0]]).all()
 
 
+@settings(max_examples=30, deadline=None)
+@given(problems(), st.sampled_from([-300, -100, 100, 304]))
+def test_units_of_the_squares_do_not_matter(problem, exponent):
+    e, rss_0, d, terms, dof = problem
+    e, rss_0 = e / e.max(), rss_0 / e.max()
+    table, unit = shared(d, terms, int(dof), terms.size / dof), 10.0**exponent
+    one, other = minimise(e, rss_0, table), minimise(e * unit, rss_0 * unit, table)
+    np.testing.assert_array_equal(other.outcome, one.outcome)
+    np.testing.assert_allclose(other.rho, one.rho, rtol=1e-6, atol=1e-9 * table.unit)
+    np.testing.assert_allclose(other.value, one.value + dof * np.log(unit), rtol=1e-9)
+    np.testing.assert_allclose(other.rss, one.rss * unit, rtol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(problems(), st.floats(4, 24))
+def test_the_grid_follows_donors_that_are_far_apart(problem, decades):
+    e, rss_0, d, terms, dof = problem
+    rss_0 = np.full(N_GENES, 1.0)
+    e = dof * 10.0**decades * np.random.default_rng(0).chisquare(1, e.shape)
+    found = minimise(e, rss_0, shared(d, terms, int(dof), terms.size / dof))
+    assert (found.outcome == INSIDE).all()
+    around = found.rho * 10.0 ** np.linspace(-30, 3, 34 * 20)[:, None]
+    around = np.concatenate([np.zeros((1, N_GENES)), around])
+    values = [
+        dof * np.log(1 + (e / (1 + r[:, None] * d)).sum(axis=1)) + np.log1p(r[:, None] * terms).sum(axis=1)
+        for r in around
+    ]
+    assert (found.value <= np.min(values, axis=0) + 1e-7).all()
+
+
 @given(st.integers(1, N_GENES - 1), st.integers(0, 100))
 @settings(max_examples=20, deadline=None)
 def test_genes_do_not_know_of_each_other(cut, seed):

@@ -23,6 +23,8 @@ mpl.use("agg")
 
 # None of these is about what lmm_de stores.
 pytestmark = [
+    # what the design report cautions of is not the matter here
+    pytest.mark.filterwarnings("ignore:sequencing_saturation goes along"),
     # scanpy 1.11 and 1.12, anndata 0.13: written for pandas 2, run with pandas 3
     pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame"),
     pytest.mark.filterwarnings("ignore:The 'mode.chained_assignment' option is deprecated"),

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.power import TTestIndPower
 
-from sc_lmm._design.formula import group_transforms
+from sc_lmm._design.hypothesis import hypotheses_of
 from sc_lmm._design.model_matrix import build_design
+from sc_lmm._design.transforms import group_transforms
 from sc_lmm._errors import DesignError
 from sc_lmm._report.alias import find_aliases
 from sc_lmm._report.anatomy import anatomy
@@ -189,8 +190,30 @@ def test_within_share_is_the_information_of_differences_within_donors() -> None:
     k = design.coef_names.index("depth")
     if k == 1:
         se = standard_errors(a, 0.05, a.independent)[1]
-        assert within_share(a, 1) == pytest.approx(left @ left / 0.95 * se**2)
-    assert within_share(a, design.coef_names.index("arm[T.b]")) == 0
+        assert within_share(a, np.eye(len(design.coef_names))[[1]]) == pytest.approx(left @ left / 0.95 * se**2)
+    assert within_share(a, np.eye(len(design.coef_names))[[design.coef_names.index("arm[T.b]")]]) == 0
+
+
+def test_within_share_of_a_contrast_is_that_of_a_model_with_a_coefficient_for_each_donor() -> None:
+    """Of conditions within donors (site) and between them (arm), and of one at a level of the other."""
+    design = build_design("~ arm * site + depth + (1 | donor)", unbalanced())
+    a, codes = anatomy(design), design.random.codes
+    coding = design.coding
+    W = design.X - pd.DataFrame(design.X).groupby(codes).transform("mean").to_numpy()
+    Z = np.eye(7)[codes]
+    V = 0.95 * np.eye(design.n_cells) + 0.05 * Z @ Z.T
+    covariance = np.linalg.inv(design.X.T @ np.linalg.solve(V, design.X))
+    for contrast, within in (
+        ("cond(arm='b', site='y') - cond(arm='b', site='x')", True),
+        ("cond(arm='b', site='y') - cond(arm='a', site='y')", False),
+        ("cond(arm='b', site='y') - cond(arm='a', site='x')", False),
+    ):
+        (hypothesis,) = hypotheses_of(coding, contrast)
+        L = hypothesis.L
+        alone = (L @ np.linalg.pinv(W.T @ W, rcond=1e-10) @ L.T).item() * 0.95
+        expected = (L @ covariance @ L.T).item() / alone if within else 0.0
+        assert within_share(a, L) == pytest.approx(expected)
+        assert {t.level for t in audit(design, contrast).tests} == {"within" if within else "between"}
 
 
 def test_endless_cells_leave_the_donor_level_regression() -> None:
@@ -273,8 +296,9 @@ def test_within_and_between_split_a_column() -> None:
 def test_within_and_between_code_new_cells_by_the_same_means() -> None:
     obs = unbalanced()
     design = build_design("~ within(depth) + between(depth) + (1 | donor)", obs)
-    new = pd.DataFrame({"depth": [1.0, 2.0], "donor": ["1", "new"]}, index=["p", "q"])
-    coded = design.spec.get_model_matrix(new, context=group_transforms(new["donor"]))
+    (alias,) = design.coding.annotations
+    new = pd.DataFrame({alias: [1.0, 2.0], "donor": ["1", "new"]}, index=["p", "q"])
+    coded = design.coding.spec.get_model_matrix(new, context=group_transforms(new["donor"]))
     mean = obs.loc[obs["donor"] == "1", "depth"].mean()
     np.testing.assert_allclose(coded.to_numpy(), [[1, 1 - mean, mean], [1, 0, 2]], rtol=1e-12)
 

@@ -5,37 +5,20 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
 
 import sc_lmm as sl
+from cohorts import samples as cohort
 from sc_lmm._design.model_matrix import build_design
 from sc_lmm._errors import DesignError
 
 if TYPE_CHECKING:
+    import anndata as ad
+
     from sc_lmm._report.facts import DesignReport
 
 FORMULA = "~ depth + diagnosis + (1 | sample_id)"
-
-
-def cohort(n: int = 12, cells: int | list[int] = 20, seed: int = 0, **per_sample: list) -> ad.AnnData:
-    """Samples of two diagnoses in turn, with what else is constant within samples."""
-    rng = np.random.default_rng(seed)
-    sizes = np.broadcast_to(cells, n)
-    sample = np.repeat(np.arange(n), sizes)
-    columns = {"diagnosis": ["control", "case"] * (n // 2) + ["control"] * (n % 2), **per_sample}
-    obs = pd.DataFrame(
-        {
-            "sample_id": [f"s{j:02d}" for j in sample],
-            **{name: pd.Series(values).iloc[sample].to_numpy() for name, values in columns.items()},
-            "depth": rng.normal(8, 1, sample.size),
-            "cell_type": rng.choice(["T", "B", "NK"], sample.size),
-        }
-    )
-    obs.index = [f"cell{i}" for i in range(len(obs))]
-    return ad.AnnData(np.zeros((len(obs), 1)), obs=obs)
 
 
 def verdict(report: DesignReport, code: str) -> tuple[str, str]:
@@ -325,7 +308,7 @@ def test_refused_with_the_words_of_the_error(formula: str) -> None:
 
 
 def test_unknown_test_and_reference_are_refused() -> None:
-    for arguments in ({"test": "dose"}, {"test": "diagnosis", "reference": "healthy"}, {"reference": "control"}):
+    for arguments in ({"test": "dose"}, {"test": "diagnosis", "reference": "healthy"}, {"reference": "healthy"}):
         assert sl.tl.check_design(cohort(), FORMULA, **arguments).verdicts[0].code == "invalid"
 
 

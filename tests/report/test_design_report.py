@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import anndata as ad
-import numpy as np
 import pandas as pd
 import pytest
 
 import sc_lmm as sl
+from cohorts import samples
 from sc_lmm._report.facts import GRADES, DesignReport, from_dict, from_uns
 
 if TYPE_CHECKING:
@@ -20,19 +20,7 @@ if TYPE_CHECKING:
 
 def cohort(**per_sample: list) -> ad.AnnData:
     """12 samples of 20 cells, 6 of each diagnosis, each diagnosis in a batch of its own."""
-    rng = np.random.default_rng(0)
-    sample = np.repeat(np.arange(12), 20)
-    obs = pd.DataFrame(
-        {
-            "sample_id": [f"s{j:02d}" for j in sample],
-            "diagnosis": np.where(sample < 6, "control", "case"),
-            "batch": np.where(sample < 6, "b1", "b2"),
-            **{name: pd.Series(values).iloc[sample].to_numpy() for name, values in per_sample.items()},
-            "depth": rng.normal(8, 1, sample.size),
-        }
-    )
-    obs.index = [f"cell{i}" for i in range(len(obs))]
-    return ad.AnnData(np.zeros((len(obs), 1)), obs=obs)
+    return samples(diagnosis=["control"] * 6 + ["case"] * 6, batch=["b1"] * 6 + ["b2"] * 6, **per_sample)
 
 
 def examples() -> list[DesignReport]:
@@ -84,5 +72,5 @@ def test_no_report_is_a_key_error() -> None:
     with pytest.raises(KeyError, match="Run it first"):
         sl.get.design_report(adata)
     adata.uns["lmm_de"] = {"design": {"n_cells": 3}, "comparisons": pd.DataFrame()}
-    with pytest.raises(KeyError, match="holds no design report"):
+    with pytest.raises(KeyError, match="holds no result"):
         sl.get.design_report(adata)

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from sc_lmm._design import build_design
+from sc_lmm._statistics import sufficient_statistics
 from sc_lmm._statistics import values as values_module
-from sc_lmm._statistics.values import has_negative, looks_like_counts
+from sc_lmm._statistics.values import looks_like_counts
 
 SHAPE = (40, 15)
-FORMS = {"dense": np.asarray, "csr": sparse.csr_matrix, "csc": sparse.csc_array}
+FORMS = {"dense": np.asarray, "fortran": np.asfortranarray, "csr": sparse.csr_matrix, "csc": sparse.csc_array}
+
+
+def has_negative(matrix):
+    """Whether a visit of the matrix tells of a negative entry."""
+    obs = pd.DataFrame({"donor": np.repeat(["a", "b"], -(-matrix.shape[0] // 2))[: matrix.shape[0]]})
+    obs["x"] = np.arange(len(obs)) % 3
+    design = build_design("~ x + (1 | donor)", obs)
+    return sufficient_statistics(matrix, design, show_progress=False).negative > 0
 
 
 @pytest.fixture(autouse=True)
@@ -36,11 +47,11 @@ def test_one_value_decides(form, place, dtype):
 
 
 def test_a_value_that_is_missing_hides_no_negative_one():
-    assert has_negative(np.array([[np.nan, 1.0], [2.0, -3.0]]))
+    assert has_negative(np.array([[np.nan, 1.0], [1.0, 2.0], [2.0, -3.0]]))
 
 
 @pytest.mark.parametrize("dtype", ["?", "u1", "i8"])
 def test_whole_numbers_of_any_type(dtype):
-    matrix = np.array([[0, 1], [1, 0]], dtype=dtype)
+    matrix = np.array([[0, 1], [1, 0], [1, 1]], dtype=dtype)
     assert looks_like_counts(matrix)
     assert not has_negative(matrix)

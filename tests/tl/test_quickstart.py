@@ -9,7 +9,9 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
+import scanpy as sc
 from anndata import AnnData, read_h5ad
 from matplotlib import image
 from matplotlib import pyplot as plt
@@ -41,6 +43,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def file(folder: Path, *, counts: bool = False) -> Path:
     adata = sl.datasets.brain_cohort(n_donors=12, n_cells=720, n_genes=60)
     adata.obs["stage"] = np.array(["none", "mild", "T/NK cell"])[adata.obs["sample_id"].cat.codes % 3]
+    adata.obs["code"] = 1 + adata.obs["sample_id"].cat.codes % 4
     if counts:
         adata = AnnData(
             adata.layers["counts"], obs=adata.obs, var=adata.var[[]], layers={"raw": adata.layers["counts"]}
@@ -126,7 +129,7 @@ def test_normalise_refuses_what_is_normalised(folder: Path, capsys: pytest.Captu
     [
         (["--formula", "~ diagnose + (1 | sample_id)", "--test", "diagnose"], "Did you mean 'diagnosis'"),
         (["--formula", "~ diagnosis + (1 | sample_id)", "--test", "age"], "not a fixed-effect term"),
-        ([*MODEL, "--layer", "logs"], "layer='logs' is not in adata.layers"),
+        ([*MODEL, "--layer", "logs"], "--layer 'logs' is not in adata.layers"),
         ([*MODEL, "--reference", "healthy"], "'control'"),
     ],
 )
@@ -139,6 +142,110 @@ def test_errors_are_one_message(
     assert message in errors
     assert "Traceback" not in errors
     assert not (folder / "sc_lmm_quickstart.h5ad").exists()
+
+
+# What is tested -> formula, test, and what the first line of results says.
+TESTS = {
+    "an interaction": ("diagnosis * stage", "diagnosis:stage", "diagnosis:stage, all levels at once:"),
+    "an interaction of two levels": ("diagnosis * sex", "diagnosis:sex", "less the same in"),
+    "a term in an interaction": ("diagnosis * sex", "diagnosis", "Alzheimer against control in female:"),
+    "a contrast": ("stage", "cond(stage='mild') - cond(stage='none')", "mild against none:"),
+    "an average of levels": (
+        "stage",
+        "cond(stage='mild') / 2 + cond(stage='none') / 2 - cond(stage='T/NK cell')",
+        "cond(",
+    ),
+    "a transform": ("poly(age, 2)", "poly(age, 2)", "poly(age, 2), all levels at once:"),
+    "a variance": ("diagnosis", "(1 | sample_id)", "differences between samples:"),
+    "a number of cells": ("sequencing_saturation", "sequencing_saturation", "per unit of sequencing_saturation:"),
+    "codes": ("C(code)", "C(code)", "C(code), all levels at once:"),
+}
+
+
+# what scanpy's and anndata's plots ask of pandas
+@pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame", "ignore::sc_lmm.LmmWarning")
+@pytest.mark.parametrize("name", TESTS)
+def test_every_kind_of_test_has_a_picture_and_what_is_told_can_be_typed(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    fixed, test, title = TESTS[name]
+    assert main([str(file(folder)), "--formula", f"~ {fixed} + (1 | sample_id)", "--test", test]) == 0
+    printed = capsys.readouterr().out
+    assert title in printed.split("Time")[1].split("genes have adjusted p")[0]
+    assert (folder / "sc_lmm_quickstart.png").stat().st_size > 10_000
+    monkeypatch.setattr(plt, "show", lambda: None)
+    code = printed.split("Next, in Python\n")[1]
+    exec("\n".join(line.strip() for line in code.splitlines()), {})
+    plt.close("all")
+
+
+def test_what_cannot_be_stored_is_said_when_the_picture_is_there(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: AnnData, path: Path) -> None:
+        path.touch()
+        error = TypeError("Can't write a thing")
+        error.add_note("Error raised while writing key 'thing'")
+        raise error
+
+    monkeypatch.setattr("sc_lmm.__main__.write_file", refuse)
+    assert main([str(file(folder)), *MODEL]) == 1
+    printed = capsys.readouterr()
+    assert (
+        "sc_lmm_quickstart.h5ad cannot be written: Can't write a thing Error raised while writing key 'thing'"
+        in printed.err
+    )
+    assert "Traceback" not in printed.err
+    assert len(printed.err.splitlines()) == 1
+    assert (folder / "sc_lmm_quickstart.png").exists()
+    assert not (folder / "sc_lmm_quickstart.h5ad").exists()
+    table = pd.read_csv(folder / "sc_lmm_quickstart.csv")
+    assert table["names"].str.startswith("GENE").all()
+    assert len(table) == 60
+
+
+def test_a_reference_of_another_factor(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, model = str(file(folder)), ["--formula", "~ diagnosis * sex + (1 | sample_id)", "--test", "diagnosis"]
+    assert main([path, *model, "--reference", "sex=male"]) == 0
+    assert "Alzheimer against control in male:" in capsys.readouterr().out
+    assert main([path, *model, "--reference", "control"]) == 0  # of the tested factor
+    assert (
+        main([path, "--formula", "~ diagnosis * sex + (1 | sample_id)", "--test", "diagnosis:sex", "--reference", "x"])
+        == 2
+    )
+    error = capsys.readouterr().err
+    assert '--reference "diagnosis=x"' in error
+    assert "{" not in error
+
+
+def test_notes_speak_of_options_that_exist(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(file(folder)), "--formula", "~ diagnosis * sex + (1 | sample_id)", "--test", "diagnosis"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Note: The p-values of diagnosis are of its effect at sex = 'female' alone" in printed
+    assert '--reference "sex=male"' in printed
+
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+FILES = {
+    "kang_bcells_8x2": ("condition + (1 | donor)", "condition"),
+    "pig_airway_cf_7": ("genotype * cell_type + (1 | sample_id)", "genotype:cell_type"),
+    "glioblastoma_lemur_5x2": ("donor + condition + (1 | sample_id)", "condition"),
+    "covid_joint_12": ("log_total_counts + diagnosis + (1 | sample_id)", "diagnosis"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real data of the developers are not here")
+# of reading and writing with pandas 3
+@pytest.mark.filterwarnings("ignore:The 'future.infer_string' option is deprecated")
+@pytest.mark.parametrize("name", FILES)
+def test_real_files_as_they_are(folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    formula, test = FILES[name]
+    options = ["--normalise", "--formula", f"~ {formula}", "--test", test]
+    assert main([str(SHARED / f"{name}.h5ad"), *options]) == 0
+    assert "Traceback" not in capsys.readouterr().err
+    assert (folder / "sc_lmm_quickstart.png").stat().st_size > 10_000
+    (folder / "sc_lmm_quickstart.h5ad").unlink()
 
 
 def test_missing_file(capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,7 +273,7 @@ def test_notes_of_the_run_are_printed(capsys: pytest.CaptureFixture[str], monkey
 
     monkeypatch.setattr(sl.datasets, "brain_cohort", with_odd_gene)
     assert main([]) == 0
-    assert "Note: 1 genes could not be fitted" in capsys.readouterr().out
+    assert "Note: 1 gene could not be fitted" in capsys.readouterr().out
 
 
 # what scanpy's plot of the README asks of pandas
@@ -174,13 +281,16 @@ def test_notes_of_the_run_are_printed(capsys: pytest.CaptureFixture[str], monkey
 def test_code_of_the_readme_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = Path(__file__).parents[2] / "README.md"
     blocks = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), flags=re.DOTALL)
-    file(folder, counts=True).rename(folder / "cohort.h5ad")
+    adata = read_h5ad(file(folder, counts=True))
+    sc.pp.calculate_qc_metrics(adata, percent_top=None, log1p=False, inplace=True)
+    adata.obs["log_total_counts"] = np.log(adata.obs["total_counts"])
+    adata.write_h5ad(folder / "cohort.h5ad")
     monkeypatch.setattr(plt, "show", lambda: None)
     names: dict[str, object] = {}
     for block in blocks:
         exec(block, names)
     plt.close("all")
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     assert "lmm_de" in names["adata"].varm
 
 

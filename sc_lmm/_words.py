@@ -1,4 +1,4 @@
-"""Small words of the design report: counts, lists of names, and the formula with a term changed."""
+"""Small words of reports, figures and messages: what the levels of a grouping are called, counts, lists of names."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from .anatomy import Anatomy
+    from collections.abc import Sequence
 
 _UNITS = {
     "batch": "batches",
@@ -41,17 +39,6 @@ def named(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def formula_with(
-    a: Anatomy,
-    *,
-    drop: Sequence[str] = (),
-    replace: Mapping[str, str] | None = None,
-    first: str = "",
-    group: str = "",
-) -> str:
-    """Write the formula without terms (and what contains them), with terms replaced, one put first, or regrouped."""
-    new = dict(replace or {})
-    out = {"Intercept", *drop}
-    kept = [new.get(name, name) for name in a.design.terms if not out & {name, *name.split(":")}]
-    fixed = [*([] if "Intercept" in a.design.terms else ["0"]), *([first] if first else []), *kept]
-    return f"~ {' + '.join(fixed) or '1'} + (1 | {group or a.group})"
+def counted(n: int, noun: str) -> str:
+    """Count a regular noun: "1 gene", "2,000 genes"."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
