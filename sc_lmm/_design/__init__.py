@@ -17,7 +17,7 @@ from .hypothesis import (
     tested_random_term,
 )
 from .model_matrix import Design, build_design
-from .random import RandomEffects, RandomTerm
+from .random import RandomEffects, RandomTerm, check_one_intercept
 
 __all__ = [
     "Coding",
@@ -33,6 +33,7 @@ __all__ = [
     "TestSpec",
     "build_design",
     "check_marginal",
+    "check_one_intercept",
     "comparisons_of",
     "find_term",
     "hypotheses_of",

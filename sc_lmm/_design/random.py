@@ -18,7 +18,7 @@ from .._names import INTERCEPT
 from .columns import TOLERANCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from formulaic import Formula, ModelMatrix
     from numpy.typing import NDArray
@@ -58,6 +58,7 @@ class RandomEffects:
     columns: Array  # (n, r), ones for an intercept
     column_names: tuple[str, ...]  # (r,)
     correlated: bool
+    written: str  # as the formula writes the term
 
     @property
     def text(self) -> str:
@@ -121,11 +122,11 @@ def _coded(
     if not np.isfinite(columns).all() or not names:
         msg = f"Random term {spec} has columns that are not finite, or none. Check its transforms."
         raise DesignError(msg)
-    return RandomEffects(random.name, random.levels, random.codes, columns, names, spec.correlated)
+    return RandomEffects(random.name, random.levels, random.codes, columns, names, spec.correlated, str(spec))
 
 
-def _texts(columns: Sequence[pd.Series] | object) -> list[str]:
-    found = [c for c in columns if isinstance(c.dtype, pd.CategoricalDtype)]  # type: ignore[attr-defined]
+def _texts(columns: Iterable[pd.Series]) -> list[str]:
+    found = [column for column in columns if isinstance(column.dtype, pd.CategoricalDtype)]
     return [str(level) for column in found for level in column.cat.categories]
 
 
@@ -138,6 +139,17 @@ def check_effects(effects: Sequence[RandomEffects], X: Array) -> None:
     _check_divisions(effects)
     _check_limits(effects)
     _check_fixed(effects, X)
+
+
+def check_one_intercept(formula: MixedFormula, what: str) -> None:
+    """Refuse what is made for one random intercept."""
+    if not formula.is_one_intercept:
+        msg = (
+            f"{what} is of models with one random intercept, and {formula.text!r} has {formula.random_text}. Use the "
+            f"intercept of the unit that the tested term is judged by: (1 | donor) for what differs between donors, and "
+            f"(1 | donor:condition) with donor as a fixed factor for what differs within them."
+        )
+        raise DesignError(msg)
 
 
 def _check_names(effects: Sequence[RandomEffects]) -> None:

@@ -5,19 +5,23 @@ As :mod:`sc_lmm._inference.degrees_of_freedom`, which has them in closed form fo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .._model import BOUNDARY, moments_at
+from .._model import BOUNDARY, for_blocks, gene_blocks, moments_at
 from .degrees_of_freedom import FTest, _combine, _kenward_roger_moments, _quadratic
 from .variance_parameters import VarianceParameters, variance_parameters
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from .._model import Structure, TermFit
-    from .._statistics import TermStatistics
+    from .._statistics import SufficientStatistics
+    from .base_estimates import Workers
 
     Array = NDArray[np.float64]
 
@@ -31,13 +35,34 @@ class Contrast(NamedTuple):
     boundary: NDArray[np.bool_]  # (G,)
 
 
-def contrast_of(stats: TermStatistics, structure: Structure, fit: TermFit, L: Array) -> Contrast:
+def contrast_of(stats: SufficientStatistics, structure: Structure, fit: TermFit, L: Array) -> Contrast:
     """What both need of a block of genes; those without estimates have the matrices of phi = 0, and NaN for results."""
     usable = fit.usable
     phi, sigma2 = np.where(usable[:, None], fit.phi, 0.0), np.where(usable, fit.sigma2, 1.0)
     parameters = variance_parameters(moments_at(structure, stats, phi), phi, sigma2, stats.n_cells)
     coef = np.where(usable[:, None], fit.beta @ L.T, np.nan)
     return Contrast(L @ stats.basis, coef, parameters, fit.status == BOUNDARY)
+
+
+def f_test_in_blocks(
+    stats: SufficientStatistics, structure: Structure, fit: TermFit, L: Array, method: str, workers: Workers
+) -> FTest:
+    """Satterthwaite's or Kenward and Roger's test of L beta, for genes in blocks: their matrices are many."""
+    test = term_satterthwaite if method == "satterthwaite" else term_kenward_roger
+    per_gene = ("beta", "vcov", "phi", "sigma2", "deviance", "status")
+    blocks = gene_blocks(stats.n_genes, len(stats.coordinates_X))
+    arguments = (
+        (test, stats.genes(b), structure, replace(fit, **{name: getattr(fit, name)[b] for name in per_gene}), L)
+        for b in blocks
+    )
+    parts = for_blocks(_test_block, arguments, n_blocks=len(blocks), **workers.choices, doing="testing")
+    return FTest(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _test_block(
+    test: Callable[[Contrast], FTest], stats: SufficientStatistics, structure: Structure, fit: TermFit, L: Array
+) -> FTest:
+    return test(contrast_of(stats, structure, fit, L))
 
 
 def term_satterthwaite(block: Contrast) -> FTest:

@@ -1,21 +1,24 @@
 """SufficientStatistics -> Fit: likelihoods, their maxima, and the estimates there, for genes in blocks."""
 
+from .base import BOUNDARY, STATUS, BaseFit
 from .blocks import for_blocks, gene_blocks
 from .deviance import Profile, Spectrum, profile, project, project_beside, spectrum
 from .fit import Fit, fit_models
 from .moments import moments_at
 from .optimize import Terms, derivatives, evaluate
-from .points import AtPoints, Support, at_points, support
+from .points import AtPoints, GenesAtPoints, Support, support
 from .rest import Moments
-from .status import BOUNDARY, STATUS
 from .structure import Structure, structure
-from .term_fit import TermFit, fit_terms
-from .term_points import PointTable, point_table
+from .term_fit import TermFit, fit_terms, shares
+from .term_points import GenesAtTermPoints, PointTable, point_table
 
 __all__ = [
     "AtPoints",
     "BOUNDARY",
+    "BaseFit",
     "Fit",
+    "GenesAtPoints",
+    "GenesAtTermPoints",
     "Moments",
     "PointTable",
     "Profile",
@@ -25,7 +28,6 @@ __all__ = [
     "Support",
     "TermFit",
     "Terms",
-    "at_points",
     "derivatives",
     "evaluate",
     "fit_models",
@@ -37,6 +39,7 @@ __all__ = [
     "profile",
     "project",
     "project_beside",
+    "shares",
     "spectrum",
     "structure",
     "support",

@@ -136,7 +136,8 @@ class Structure:
         left = y - self.Q @ lead
         z, x = self.within_z.T @ left, self.within_x.T @ left
         yy = stats.rest + (left**2).sum(axis=0)
-        return GeneRows(*(np.ascontiguousarray(part.T) for part in (lead, z, x)), yy)
+        lead, z, x = (np.ascontiguousarray(part.T) for part in (lead, z, x))
+        return GeneRows(lead, z, x, yy)
 
     def unexplained(self, stats: SufficientStatistics) -> Array:
         """Residual sum of squares beside X and free effects of every level, (G,)."""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._blas import one_blas_thread
+from .base import BOUNDARY, CONSTANT, FAILED, MAX_ITER, OK, ROUNDING, BaseFit
 from .blocks import for_blocks, gene_blocks
 from .grid import Grid, grid, starts
 from .newton import ENDLESS, Found, Model, memory_for, minimise_rows
 from .parameters import blocks_of
-from .status import BOUNDARY, CONSTANT, FAILED, MAX_ITER, OK, ROUNDING
 from .structure import Structure, structure
 from .term_points import PointTable, point_table
 
@@ -32,51 +32,53 @@ _STATUS_OF = np.array([OK, BOUNDARY, MAX_ITER, FAILED], dtype=np.int8)
 
 
 @dataclass(frozen=True)
-class TermFit:
-    """Estimates of one model for G genes, in the user's units."""
+class TermFit(BaseFit):
+    """Estimates under any random terms."""
 
-    coef_names: tuple[str, ...]  # (p,)
     groupings: tuple[Grouping, ...]
-    beta: Array  # (G, p)
-    vcov: Array  # (G, p, p) covariance of beta
     phi: Array  # (G, k) entries of every Gamma in standardised columns, in the order of the groupings
-    sigma2: Array  # (G,) residual variance
-    deviance: Array  # (G,) -2 log L (ML) or -2 log restricted L (REML)
-    status: NDArray[np.int8]  # (G,) position in STATUS
-    reml: bool
 
     @property
-    def se(self) -> Array:
-        """Standard errors of beta, (G, p)."""
-        return np.sqrt(np.diagonal(self.vcov, axis1=1, axis2=2))
+    def icc(self) -> Array:
+        """Share of the random terms in the variance of an average cell, (G,)."""
+        return shares(self.groupings, self.phi).sum(axis=1)
 
-    @property
-    def loglik(self) -> Array:
-        """Log-likelihood, restricted if `reml`, (G,)."""
-        return -self.deviance / 2
+    def gamma(self, grouping: Grouping) -> Array:
+        """Relative covariance of the coefficients of a level in standardised columns, (G, r, r)."""
+        place = [g.name for g in self.groupings].index(grouping.name)
+        first = sum(len(g.pairs) for g in self.groupings[:place])
+        gamma = np.zeros((len(self.phi), grouping.r, grouping.r))
+        for k, (a, b) in enumerate(grouping.pairs):
+            gamma[:, a, b] = gamma[:, b, a] = self.phi[:, first + k]
+        return gamma
 
-    @property
-    def usable(self) -> NDArray[np.bool_]:
-        """Genes whose estimates are a maximum of the likelihood, (G,)."""
-        return self.status <= BOUNDARY
-
-    def covariance(self, grouping: str) -> Array:
+    def covariance(self, grouping: Grouping) -> Array:
         """Covariance of the coefficients of a level, in the user's columns, (G, r, r)."""
-        first = 0
-        for of_model in self.groupings:
-            n = len(of_model.pairs)
-            if of_model.name == grouping:
-                gamma = np.zeros((len(self.phi), of_model.r, of_model.r))
-                for (a, b), value in zip(of_model.pairs, self.phi[:, first : first + n].T, strict=True):
-                    gamma[:, a, b] = gamma[:, b, a] = value
-                return self.sigma2[:, None, None] * (of_model.basis @ gamma @ of_model.basis.T)
-            first += n
-        msg = f"There is no grouping {grouping!r} in the model. It has {[g.name for g in self.groupings]}."
-        raise KeyError(msg)
+        return self.sigma2[:, None, None] * (grouping.basis @ self.gamma(grouping) @ grouping.basis.T)
 
-    def sd(self, grouping: str) -> Array:
+    def sd(self, grouping: Grouping) -> Array:
         """Standard deviations of the coefficients of a level, (G, r)."""
         return np.sqrt(np.maximum(np.diagonal(self.covariance(grouping), axis1=1, axis2=2), 0.0))
+
+    def correlation(self, grouping: Grouping, a: int, b: int) -> Array:
+        """Correlation of two coefficients of a level, (G,), NaN where one of them does not vary."""
+        sd = self.sd(grouping)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.clip(self.covariance(grouping)[:, a, b] / (sd[:, a] * sd[:, b]), -1.0, 1.0)
+
+
+def shares(groupings: Sequence[Grouping], phi: Array) -> Array:
+    """Share of each grouping in the variance of an average cell, (n, groupings), from entries of Gamma, (n, k).
+
+    In standardised columns, which are orthonormal over the cells, the variances add.
+    """
+    edges = np.cumsum([0, *(len(grouping.pairs) for grouping in groupings)])
+    traces = [
+        phi[:, first + np.flatnonzero([a == b for a, b in grouping.pairs])].sum(axis=1)
+        for first, grouping in zip(edges, groupings, strict=False)
+    ]
+    variances = np.stack(traces, axis=1)
+    return variances / (1 + variances.sum(axis=1, keepdims=True))
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,27 @@ class PointTable:
             return dof * (np.log(rss) + np.log(2 * np.pi / dof) + 1) + log_det
 
 
+@dataclass(frozen=True)
+class GenesAtTermPoints:
+    """Genes that can be evaluated at the points; the counterpart of :class:`GenesAtPoints`."""
+
+    stats: SufficientStatistics
+    table: PointTable
+
+    @property
+    def entries(self) -> int:
+        """Numbers per gene that an evaluation holds."""
+        return len(self.stats.coordinates_X) + (3 + len(self.table.contrast)) * len(self.table.unscaled)
+
+    def genes(self, index: slice | NDArray[np.int64]) -> GenesAtTermPoints:
+        """Some of the genes."""
+        return GenesAtTermPoints(self.stats.genes(index), self.table)
+
+    def evaluate(self) -> AtPoints:
+        """Likelihoods and estimates at all points."""
+        return self.table.at(self.stats)
+
+
 def point_table(structure: Structure, points: Array, contrast: Array | None = None) -> PointTable:
     """Tabulate what genes share at `points` (K, k).
 

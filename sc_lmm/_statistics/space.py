@@ -113,6 +113,8 @@ class Space:
             column_names=group.column_names,
             widths=group.widths,
             basis=group.basis,
+            terms=group.terms,
+            term_columns=group.term_columns,
             sizes=np.bincount(group.codes, root**2, minlength=group.n_levels),
             coordinates=Entries.of(sparse.csr_array(sparse.vstack(parts))),
         )

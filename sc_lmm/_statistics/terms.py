@@ -11,7 +11,7 @@ its unit is: with columns = standardised columns @ R, Gamma of the user's column
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -59,6 +59,8 @@ class Grouping:
     column_names: tuple[str, ...]  # (r,)
     widths: tuple[int, ...]  # of the blocks of columns that correlate with each other
     basis: Array  # (r, r) standardised columns = user's columns @ basis, block diagonal
+    terms: tuple[str, ...]  # as the formula writes them
+    term_columns: tuple[int, ...]  # how many columns each of them has, in order
     sizes: Array  # (m,) cells of each level, as their weights count them
     coordinates: Entries  # (K, m r) standardised columns of Z in the coordinates of the statistics
 
@@ -83,6 +85,27 @@ class Grouping:
         """Free entries (a, b), a >= b, of Gamma."""
         return tuple((a, b) for s in self.blocks for a in range(s.start, s.stop) for b in range(s.start, a + 1))
 
+    def without_term(self, k: int) -> Grouping | None:
+        """The grouping without one of its terms, None if it was the only one."""
+        if len(self.terms) == 1:
+            return None
+        edges = np.cumsum([0, *self.term_columns])
+        kept = np.array([a for a in range(self.r) if not edges[k] <= a < edges[k + 1]])
+        columns = (np.arange(self.n_levels)[:, None] * self.r + kept).ravel()
+        widths, first = [], 0
+        for width in self.widths:
+            widths += [width] if first in kept else []
+            first += width
+        return replace(
+            self,
+            column_names=tuple(self.column_names[a] for a in kept),
+            widths=tuple(widths),
+            basis=self.basis[np.ix_(kept, kept)],
+            terms=tuple(term for i, term in enumerate(self.terms) if i != k),
+            term_columns=tuple(n for i, n in enumerate(self.term_columns) if i != k),
+            coordinates=Entries.of(sparse.csr_array(self.coordinates.matrix[:, columns])),
+        )
+
 
 class GroupedCells(NamedTuple):
     """The cells of a grouping, in standardised columns."""
@@ -94,6 +117,8 @@ class GroupedCells(NamedTuple):
     column_names: tuple[str, ...]
     widths: tuple[int, ...]
     basis: Array  # (r, r)
+    terms: tuple[str, ...]
+    term_columns: tuple[int, ...]
 
 
 def grouped(effects: Sequence[RandomEffects], root: Array) -> list[GroupedCells]:
@@ -114,8 +139,9 @@ def _merge(name: str, terms: Sequence[RandomEffects], root: Array) -> GroupedCel
         for a, b in zip(edges[:-1], edges[1:], strict=True)
     ]
     basis = linalg.block_diag(*bases)
-    first = terms[0]
-    return GroupedCells(name, first.codes, len(first.levels), columns @ basis, names, widths, basis)
+    first, written = terms[0], tuple(term.written for term in terms)
+    counts = tuple(len(term.column_names) for term in terms)
+    return GroupedCells(name, first.codes, len(first.levels), columns @ basis, names, widths, basis, written, counts)
 
 
 def _orthonormalising(columns: Array, grouping: str, names: tuple[str, ...]) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from .._anndata import read_expression
-from .._design import build_design, find_term
+from .._design import build_design, check_one_intercept, find_term
 from .._docs import doc_params
 from .._errors import DesignError, alternatives
 from .._inference import ENOUGH_GENES, METHODS, Choices, draw_orders, is_moderated, plan_exchange
@@ -192,6 +192,7 @@ def permutation_check(
     choices = _choices_of(methods)
     source = read_expression(adata, layer=layer, use_raw=False, mask_var=None)
     design = build_design(formula, adata.obs, weights=weights)
+    check_one_intercept(design.formula, "The permutation check")
     report, cautions = audit_terms(design, adata.obs)
     report.raise_if_refused()
     exchange = plan_exchange(design, find_term(design.coding, test))
