@@ -256,7 +256,7 @@ def _expanded(bar: Bar, text: str) -> list[RandomSpec]:
         msg = f"random term ({bar.text}) {found}. {_SUPPORTED}"
         raise DesignError(msg)
     effects = text[bar.effects[0].start : bar.effects[-1].end]
-    correlated = bar.bars == 1 or len(bar.effects) == 1
+    correlated = bar.bars == 1
     columns: tuple[str, ...] = ()
     specs = []
     for part in split(bar.group, "/"):

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from sc_lmm._statistics import Term, TermStatistics, term_statistics
+from sc_lmm._design import build_design
+from sc_lmm._statistics import SufficientStatistics, sufficient_statistics
 
-# Grouping, random columns ("1" for an intercept), whether they correlate.
+# Grouping, random columns, whether they correlate.
 KINDS = {
-    "intercept": [("donor", ["1"], True)],
-    "crossed": [("donor", ["1"], True), ("batch", ["1"], True)],
-    "nested": [("donor", ["1"], True), ("sample", ["1"], True)],
-    "nested and crossed": [("donor", ["1"], True), ("sample", ["1"], True), ("batch", ["1"], True)],
-    "slope": [("donor", ["1", "x"], True)],
-    "uncorrelated slope": [("donor", ["1", "x"], False)],
+    "intercept": [("donor", ["Intercept"], True)],
+    "crossed": [("donor", ["Intercept"], True), ("batch", ["Intercept"], True)],
+    "nested": [("donor", ["Intercept"], True), ("sample", ["Intercept"], True)],
+    "nested and crossed": [
+        ("donor", ["Intercept"], True),
+        ("sample", ["Intercept"], True),
+        ("batch", ["Intercept"], True),
+    ],
+    "slope": [("donor", ["Intercept", "x"], True)],
+    "uncorrelated slope": [("donor", ["Intercept", "x"], False)],
     "slope alone": [("donor", ["x"], True)],
-    "terms on one grouping": [("donor", ["1"], True), ("donor", ["x", "z"], True)],
-    "slope and crossed": [("donor", ["1", "x"], True), ("batch", ["1"], True)],
-    "slopes in nested": [("donor", ["1", "x"], True), ("sample", ["1", "x"], True)],
-    "slopes in crossed": [("donor", ["1", "x"], True), ("batch", ["1", "z"], False)],
-    "three columns": [("donor", ["1", "x", "z"], True), ("batch", ["1"], True)],
+    "terms on one grouping": [("donor", ["Intercept"], True), ("donor", ["x", "z"], True)],
+    "slope and crossed": [("donor", ["Intercept", "x"], True), ("batch", ["Intercept"], True)],
+    "slopes in nested": [("donor", ["Intercept", "x"], True), ("sample", ["Intercept", "x"], True)],
+    "slopes in crossed": [("donor", ["Intercept", "x"], True), ("batch", ["Intercept", "z"], False)],
+    "three columns": [("donor", ["Intercept", "x", "z"], True), ("batch", ["Intercept"], True)],
 }
 
 
@@ -39,24 +45,18 @@ class Cells:
         parts = ({name: array[index] for name, array in part.items()} for part in (self.codes, self.values))
         return Cells(*parts, self.X[index], self.Y[index])
 
-    def terms(self, kind: list) -> list[Term]:
-        return [
-            Term(
-                name,
-                self.codes[name].astype(np.int32),
-                int(self.codes[name].max()) + 1,
-                np.column_stack([self.values[column] for column in columns]),
-                tuple(columns),
-                correlated,
-            )
-            for name, columns, correlated in kind
-        ]
+    @property
+    def obs(self) -> pd.DataFrame:
+        numbers = {"x": self.values["x"], "z": self.values["z"], "age": self.X[:, 2]}
+        return pd.DataFrame({**{name: codes.astype(str) for name, codes in self.codes.items()}, **numbers})
 
-    def statistics(self, kind: list) -> TermStatistics:
-        Q, R = np.linalg.qr(self.X)
-        ones = Q.T @ np.ones(len(Q))
-        ones = ones if np.allclose(Q @ ones, 1) else None
-        return term_statistics(self.Y, Q, self.terms(kind), basis=np.linalg.inv(R), ones=ones, show_progress=False)
+    def statistics(self, kind: list) -> SufficientStatistics:
+        """Statistics of a model; that of one random intercept without the short cut that the package takes."""
+        if [columns for _, columns, _ in kind] != [["Intercept"]]:
+            return sufficient_statistics(self.Y, build_design(formula(kind), self.obs), show_progress=False)
+        other = next(name for name in self.codes if name != kind[0][0])
+        stats = self.statistics([*kind, (other, ["Intercept"], True)])
+        return replace(stats, groupings=stats.groupings[:1])
 
     def Z(self, kind: list) -> dict[str, np.ndarray]:
         """Dense columns of each grouping in the user's columns, level by level, (n, m r)."""
@@ -70,13 +70,22 @@ class Cells:
         return dense
 
 
+def formula(kind: list) -> str:
+    """The model of x, age and these random terms."""
+    return "~ x + age + " + " + ".join(
+        f"({' + '.join([*([] if 'Intercept' in columns else ['0']), *columns]).replace('Intercept', '1')} "
+        f"{'|' if correlated else '||'} {name})"
+        for name, columns, correlated in kind
+    )
+
+
 def draw_cells(seed: int, n: int = 240, n_genes: int = 4) -> Cells:
     """Eight donors with two samples each, five batches that cross them; genes differ between all levels."""
     rng = np.random.default_rng(seed)
     donor = rng.permutation(np.concatenate([np.arange(8), rng.integers(0, 8, n - 8)]))
     sample = donor * 2 + rng.permutation(n) % 2
     codes = {"donor": donor, "sample": np.unique(sample, return_inverse=True)[1], "batch": rng.integers(0, 5, n)}
-    values = {"1": np.ones(n), "x": rng.normal(3, 2, n), "z": rng.normal(0, 1, n)}
+    values = {"Intercept": np.ones(n), "x": rng.normal(3, 2, n), "z": rng.normal(0, 1, n)}
     X = np.column_stack([np.ones(n), values["x"], rng.normal(70, 8, 8)[donor]])
     Y = 2 + rng.normal(0, 1, (n, n_genes)) + X[:, [1]] * rng.normal(0, 0.3, n_genes)
     for name, scale in (("donor", 0.8), ("sample", 0.4), ("batch", 0.6)):
@@ -85,7 +94,7 @@ def draw_cells(seed: int, n: int = 240, n_genes: int = 4) -> Cells:
     return Cells(codes, values, X, Y)
 
 
-def draw_phi(stats: TermStatistics, groupings: tuple, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def draw_phi(stats: SufficientStatistics, groupings: tuple, seed: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Entries of some Gamma in standardised columns, and Gamma of each grouping in the user's."""
     rng = np.random.default_rng(seed)
     phi, gammas = [], {}

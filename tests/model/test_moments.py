@@ -8,9 +8,9 @@ from scipy.stats import multivariate_normal
 
 from sc_lmm._model.moments import Gene, evaluate, moments_at, work_for
 from sc_lmm._model.nodes import nodes
-from sc_lmm._model.points import point_table
 from sc_lmm._model.profiled import Profiled, profile_moments, profiled_for
 from sc_lmm._model.structure import Structure, structure
+from sc_lmm._model.term_points import point_table
 
 
 def dense_covariance(cells, kind, gammas):
@@ -131,7 +131,7 @@ def test_points_are_evaluations(case):
     points = np.stack([np.zeros(phi.size), phi, 30 * phi, np.where(np.arange(phi.size) < 1, 0.5, 0)])
     L = np.eye(len(stats.basis))[1:]
     table = point_table(design, points, L @ stats.basis)
-    found = table.genes(stats)
+    found = table.own(stats)
     for reml in (False, True):
         deviance = table.deviance(found.rss, reml=reml)
         for k, point in enumerate(points):
