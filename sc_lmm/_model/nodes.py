@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
+_DIGITS = 13
 # Natural logarithm of the error of the interpolation, relative to 1.
 _LOG_ERROR = -36.0
 
@@ -32,7 +33,9 @@ def nodes(T: Array) -> tuple[Array, Array | None]:
         return T, None
     sizes = T[:, 0, 0] ** 2
     used = sizes > 0
-    unique, inverse = np.unique(sizes[used], return_inverse=True)
+    # Sizes that are equal but for rounding are one.
+    _, first, inverse = np.unique(np.log(sizes[used]).round(_DIGITS), return_index=True, return_inverse=True)
+    unique = sizes[used][first]
     centre, spread = _range(np.log(unique))
     n_nodes = _n_nodes(spread)
     if min(n_nodes, unique.size) >= m:

@@ -11,16 +11,19 @@ import argparse
 import json
 import subprocess
 import tempfile
-import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from sc_lmm._model.fit import STATUS
+from sc_lmm._design import build_design
+from sc_lmm._model.base import STATUS
 from sc_lmm._model.term_fit import fit_terms
-from sc_lmm._statistics import Term, term_statistics
+from sc_lmm._statistics import sufficient_statistics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 TOLERANCE = 1e-6
 
@@ -82,26 +85,15 @@ def draw(kind: str, rng: np.random.Generator, n_genes: int) -> tuple[pd.DataFram
     return pd.concat([obs, pd.DataFrame(Y, columns=genes)], axis=1), genes
 
 
-def terms_of(kind: str, data: pd.DataFrame) -> list[Term]:
-    """The random terms of a design, as the engine takes them."""
-    terms = []
-    for block in KINDS[kind]:
-        codes = data[block.grouping].to_numpy().astype(np.int32)
-        columns = [np.ones(len(data)) if c == "1" else data[c].to_numpy() for c in block.columns]
-        stacked = np.column_stack(columns)
-        terms.append(Term(block.grouping, codes, codes.max() + 1, stacked, block.columns, block.correlated))
-    return terms
-
-
 def fit_here(kind: str, data: pd.DataFrame, genes: list[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Deviance and status of every gene, by maximum likelihood and REML."""
-    X = np.column_stack([np.ones(len(data)), data["x"], data["treated"], data["age"]])
-    Q, R = np.linalg.qr(X)
-    basis = np.linalg.inv(R)
-    stats = term_statistics(data[genes].to_numpy(), Q, terms_of(kind, data), basis=basis, ones=Q.T @ np.ones(len(data)))
+    obs = data.drop(columns=genes).astype(dict.fromkeys(("donor", "batch", "sample"), str))
+    random = " + ".join(block.formula for block in KINDS[kind])
+    design = build_design(f"~ x + treated + age + {random}", obs)
+    stats = sufficient_statistics(data[genes].to_numpy(), design, show_progress=False)
     fits = {}
     for name, reml in (("ML", False), ("REML", True)):
-        (fit,) = fit_terms([stats], ["Intercept", "x", "treated", "age"], reml=reml, show_progress=False)
+        (fit,) = fit_terms([stats], design.coef_names, reml=reml, show_progress=False)
         fits[name] = fit.deviance, fit.status
     return fits
 
@@ -131,6 +123,29 @@ write.csv(do.call(rbind, out), file.path(folder, "out.csv"), row.names = FALSE)
 """
 
 
+def run(n: int, seed: int, *, genes: int = 10, kinds: Sequence[str] = tuple(KINDS)) -> pd.DataFrame:
+    """Fit `n` designs here and by lme4: a row per fit, with what it is `above` lme4's criterion."""
+    rng = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        ours, plan = [], []
+        for i in range(n):
+            kind = kinds[i % len(kinds)]
+            data, names = draw(kind, rng, genes)
+            file = f"design{i}.csv"
+            data.to_csv(Path(folder) / file, index=False, float_format="%.17g")
+            random = " + ".join(block.formula for block in KINDS[kind])
+            plan.append({"file": file, "genes": names, "random": random})
+            for name, (deviance, status) in fit_here(kind, data, names).items():
+                frame = pd.DataFrame({"gene": names, "deviance": deviance, "status": np.array(STATUS)[status]})
+                ours.append(frame.assign(file=file, kind=kind, reml=name == "REML"))
+        (Path(folder) / "plan.json").write_text(json.dumps(plan))
+        (Path(folder) / "fit.R").write_text(SCRIPT)
+        subprocess.run(["Rscript", str(Path(folder) / "fit.R"), folder], check=True)
+        theirs = pd.read_csv(Path(folder) / "out.csv")
+    table = pd.concat(ours).merge(theirs, on=["file", "gene", "reml"])
+    return table.assign(above=table["deviance"] - table["criterion"])
+
+
 def main() -> None:
     """Draw, fit, compare and report."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -139,31 +154,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="*", default=list(KINDS))
     chosen = parser.parse_args()
-    rng = np.random.default_rng(chosen.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        ours, plan = [], []
-        for i in range(chosen.designs):
-            kind = chosen.kinds[i % len(chosen.kinds)]
-            data, genes = draw(kind, rng, chosen.genes)
-            file = f"design{i}.csv"
-            data.to_csv(Path(folder) / file, index=False, float_format="%.17g")
-            random = " + ".join(block.formula for block in KINDS[kind])
-            plan.append({"file": file, "genes": genes, "random": random})
-            for name, (deviance, status) in fit_here(kind, data, genes).items():
-                frame = pd.DataFrame({"gene": genes, "deviance": deviance, "status": np.array(STATUS)[status]})
-                ours.append(frame.assign(file=file, kind=kind, reml=name == "REML"))
-        (Path(folder) / "plan.json").write_text(json.dumps(plan))
-        (Path(folder) / "fit.R").write_text(SCRIPT)
-        start = time.time()
-        subprocess.run(["Rscript", str(Path(folder) / "fit.R"), folder], check=True)
-        print(f"lme4: {time.time() - start:.0f} s")
-        theirs = pd.read_csv(Path(folder) / "out.csv")
-    report(pd.concat(ours).merge(theirs, on=["file", "gene", "reml"]))
+    report(run(chosen.designs, chosen.seed, genes=chosen.genes, kinds=chosen.kinds))
 
 
 def report(table: pd.DataFrame) -> None:
     """Counts per kind of design."""
-    table["above"] = table["deviance"] - table["criterion"]
     print(f"{'kind':>20} fits boundary failed lme4_failed above lme4_above  worst  lme4_worst")
     for kind, part in table.groupby("kind"):
         known = part[part["criterion"].notna()]

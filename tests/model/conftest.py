@@ -47,7 +47,7 @@ class Cells:
 
     @property
     def obs(self) -> pd.DataFrame:
-        numbers = {"x": self.values["x"], "z": self.values["z"], "age": self.X[:, 2]}
+        numbers = {"x": self.values["x"], "z": self.values["z"], "covariate": self.X[:, 1], "age": self.X[:, 2]}
         return pd.DataFrame({**{name: codes.astype(str) for name, codes in self.codes.items()}, **numbers})
 
     def statistics(self, kind: list) -> SufficientStatistics:
@@ -71,8 +71,8 @@ class Cells:
 
 
 def formula(kind: list) -> str:
-    """The model of x, age and these random terms."""
-    return "~ x + age + " + " + ".join(
+    """The model of two fixed columns and these random terms."""
+    return "~ covariate + age + " + " + ".join(
         f"({' + '.join([*([] if 'Intercept' in columns else ['0']), *columns]).replace('Intercept', '1')} "
         f"{'|' if correlated else '||'} {name})"
         for name, columns, correlated in kind

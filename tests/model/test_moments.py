@@ -171,6 +171,13 @@ def test_nodes_stand_for_levels(fold):
             np.testing.assert_allclose(close / scale, exact / scale, atol=1e-13)
 
 
+def test_levels_equal_but_for_rounding_have_one_node():
+    sizes = 1000 * (1 + np.finfo(float).eps * np.arange(12))
+    T, gather = nodes(np.sqrt(sizes).reshape(-1, 1, 1))
+    assert T.shape == (1, 1, 1)
+    np.testing.assert_array_equal(gather, np.ones((1, 12)))
+
+
 def test_levels_without_length_have_no_nodes():
     T, gather = nodes(np.zeros((5, 1, 1)))
     assert T.shape == (0, 1, 1)
