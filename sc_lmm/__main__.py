@@ -16,7 +16,7 @@ import numpy as np
 from . import datasets, get, tl
 from ._anndata import DEFAULT_KEY, read_expression, write_file
 from ._captions import axis_of, family, format_p, word_comparison
-from ._donors import along, donor_table, pairs
+from ._donors import along, donor_table, group_of, pairs
 from ._errors import LmmWarning
 from ._names import random_intercept
 from ._picture import draw_run, drawings_of
@@ -174,7 +174,7 @@ def _donors(adata: AnnData, params: dict[str, Any]) -> str:
     if found is None:
         return total
     axis, _ = found
-    counts = adata.obs[params["group"]].groupby(along(adata.obs, params, axis), observed=False).nunique()
+    counts = group_of(adata.obs, params["group"]).groupby(along(adata.obs, params, axis), observed=False).nunique()
     return f"{total} ({', '.join(f'{counts[label]} {label}' for label in axis.labels)}{axis.place})"
 
 

@@ -86,10 +86,12 @@ def _few_donors(a: Anatomy, tests: Sequence[TestFacts]) -> Iterator[Verdict]:
     found = [f"{unit(a.group, n)} with {test.term} {level}" for n, level in arms]
     shown = [*found[:2], *([f"{len(found) - 2} more such"] if len(found) > 2 else [])]
     what = f"{named(shown)} ({test.df:,} df)" if found else f"{test.df:,} df between {unit(a.group, a.sizes.size)}"
-    smallest = max((d for d in test.detectable if d.icc == REFERENCE_ICC), key=lambda d: d.sd_cell)
+    at_usual = [d.sd_cell for d in test.detectable if d.icc == REFERENCE_ICC]
     missed = (
-        f"at an ICC of {REFERENCE_ICC} effects below {smallest.sd_cell:.2g} standard deviations of a cell are missed "
-        f"more often than in 20 % of cases"
+        f"at an ICC of {REFERENCE_ICC} effects below {max(at_usual):.2g} standard deviations of a cell are missed more "
+        f"often than in 20 % of cases"
+        if at_usual
+        else "only large effects are found"
     )
     yield Verdict(
         "caution",

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._anndata import DEFAULT_KEY, read_entry
+from .._design import parse_formula
 from .._docs import doc_params
 from .._names import INTERCEPT, unquoted
+from .._report import from_uns
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from anndata import AnnData
+
+    from .._design import RandomSpec
 
 _PIECE = re.compile(r"""\[T\..*?\](?=:|$)|`[^`]*`|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|.""", re.DOTALL)
 _ESCAPED = {character: rf"\{character}" for character in "_%#&${} "}
@@ -53,19 +59,42 @@ def lmm_de_equation(adata: AnnData, *, key: str = DEFAULT_KEY) -> Equation:
     y_{ij} &= \beta_0 + \beta_{1}\,\mathrm{diagnosis[Alzheimer]}_{ij} + u_j + \varepsilon_{ij} \\
     """
     entry = read_entry(adata, key)
-    terms = [_product(k, str(name)) for k, name in enumerate(entry["coef_names"])]
-    group = _text(entry["design"]["group"])
+    fixed = " + ".join(_product(k, str(name)) for k, name in enumerate(entry["coef_names"]))
+    n_cells, levels = entry["design"]["n_cells"], _levels(entry)
+    formula = parse_formula(str(entry["params"]["formula"]))
+    if formula.is_one_intercept:
+        shown, lines = ["u_j"], [rf"u_j &\sim N(0, \sigma_u^2), {levels[formula.random[0].grouping]} \\"]
+    else:
+        shown, lines = [], []
+        for k, spec in enumerate(formula.random, start=1):
+            effect, line = _random_term(k, spec, levels[spec.grouping])
+            shown.append(effect)
+            lines.append(line)
     latex = "\n".join(
         (
             r"\begin{aligned}",
-            rf"y_{{ij}} &= {' + '.join(terms)} + u_j + \varepsilon_{{ij}} \\",
-            rf"u_j &\sim N(0, \sigma_u^2), \quad j = 1, \dots, {entry['design']['n_donors']} "
-            rf"\text{{ levels of }} {group} \\",
-            rf"\varepsilon_{{ij}} &\sim N(0, \sigma^2), \quad {entry['design']['n_cells']} \text{{ cells}}",
+            rf"y_{{ij}} &= {' + '.join([fixed, *shown])} + \varepsilon_{{ij}} \\",
+            *lines,
+            rf"\varepsilon_{{ij}} &\sim N(0, \sigma^2), \quad {n_cells} \text{{ cells}}",
             r"\end{aligned}",
         )
     )
     return Equation(latex)
+
+
+def _levels(entry: Mapping[str, Any]) -> dict[str, str]:
+    """Grouping -> how many levels of what there are."""
+    found = {term.name: term.levels for term in from_uns(entry["design"]).random}
+    return {name: rf"\quad j = 1, \dots, {n} \text{{ levels of }} {_text(name)}" for name, n in found.items()}
+
+
+def _random_term(k: int, spec: RandomSpec, levels: str) -> tuple[str, str]:
+    """What one of several random terms adds to a cell, and its distribution."""
+    if spec.is_intercept:
+        return rf"u_{{{k}j}}", rf"u_{{{k}j}} &\sim N(0, \sigma_{k}^2), {levels} \\"
+    covariance = rf"\Sigma_{k}" if spec.correlated else rf"\mathrm{{diag}}(\sigma_{k}^2)"
+    effects = rf"\quad z_{{{k},ij}} \text{{ of }} {_text(spec.text)}"
+    return rf"z_{{{k},ij}}' u_{{{k}j}}", rf"u_{{{k}j}} &\sim N(0, {covariance}), {levels}, {effects} \\"
 
 
 def _product(position: int, name: str) -> str:
