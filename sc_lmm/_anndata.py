@@ -209,7 +209,8 @@ def write_results(
     key: str,
     tables: Mapping[str, pd.DataFrame],
     uns: Mapping[str, Any],
-    tested: NDArray[np.bool_],
+    *,
+    of_group: Mapping[str, tuple[str, str]] | None = None,
 ) -> None:
     """Store everything: one table per comparison in ``varm``, scanpy's record arrays and the metadata in ``uns``.
 
@@ -218,16 +219,16 @@ def write_results(
     adata, key
         Where to.
     tables
-        Comparison -> results of the tested genes, the first one being what ``varm[key]`` shows.
+        Comparison -> results of the tested genes, by position among all genes; the others get NaN.
     uns
         What else describes the run.
-    tested
-        The tested genes among all, (n_vars,); the others get NaN.
+    of_group
+        Comparison -> group of cells and comparison there. Each then has its own place; else ``varm[key]`` shows the first.
     """
-    frames = {name: _all_genes(table, adata.var_names, tested) for name, table in tables.items()}
+    frames = {name: _all_genes(table, adata.var_names) for name, table in tables.items()}
     old = [name for name in adata.varm if _owner(adata, name) == key and _is_of_run(adata, key, name)]
-    keys = table_keys(key, tables, taken=set(adata.varm) - {*old, key})
-    record = {**_records(frames), **uns, **_remembered(frames, keys)}
+    keys = table_keys(key, tables, taken=set(adata.varm) - {*old, key}, first_in_key=of_group is None)
+    record = {**_records(frames), **uns, **_remembered(frames, keys, of_group or {})}
     for name in {*old, key} & set(adata.varm):
         del adata.varm[name]
     for name, frame in frames.items():
@@ -273,6 +274,12 @@ def read_table(adata: AnnData, key: str, comparison: str | None) -> pd.DataFrame
     return adata.varm[place]
 
 
+def read_groups(adata: AnnData, key: str) -> pd.DataFrame | None:
+    """Group of cells of each comparison and what is compared there (``group``, ``within_group``), None for a run of all cells."""
+    comparisons: pd.DataFrame = read_entry(adata, key)["comparisons"]
+    return comparisons[["group", "within_group"]].astype(str) if "group" in comparisons else None
+
+
 def _is_record(entry: Any) -> bool:
     """Whether an entry of ``uns`` is that of a run."""
     comparisons = entry.get("comparisons") if isinstance(entry, Mapping) else None
@@ -304,26 +311,31 @@ def _is_of_run(adata: AnnData, key: str, place: str) -> bool:
     return not unknown_rows(table, list(columns), known).any()
 
 
-def _remembered(frames: Mapping[str, pd.DataFrame], keys: Mapping[str, str]) -> dict[str, Any]:
+def _remembered(
+    frames: Mapping[str, pd.DataFrame], keys: Mapping[str, str], of_group: Mapping[str, tuple[str, str]]
+) -> dict[str, Any]:
     """What tells the tables of a run from others: their places, their columns of numbers, and those numbers."""
     first = next(iter(frames.values()))
     columns = list(first.columns[first.dtypes == np.float64])
     index = pd.Index(list(keys), name="comparison", dtype=object)
+    comparisons = pd.DataFrame({"varm_key": list(keys.values())}, index=index)
+    if of_group:
+        comparisons["group"], comparisons["within_group"] = zip(*(of_group[name] for name in keys), strict=True)
     return {
-        "comparisons": pd.DataFrame({"varm_key": list(keys.values())}, index=index),
+        "comparisons": comparisons,
         "columns": np.array(columns, dtype=object),
         "fingerprints": {keys[name]: fingerprints(frame, columns) for name, frame in frames.items()},
     }
 
 
-def _all_genes(table: pd.DataFrame, var_names: pd.Index, tested: NDArray[np.bool_]) -> pd.DataFrame:
-    """Rows for every gene of adata, NaN and status "not_tested" for those left out."""
-    position = np.full(tested.size, -1)
-    position[tested] = np.arange(int(tested.sum()))
-    full = table.reset_index(drop=True).reindex(position)
+def _all_genes(table: pd.DataFrame, var_names: pd.Index) -> pd.DataFrame:
+    """Rows for every gene of adata, NaN and status "not_tested" for those that are not in the table."""
+    full = table.reindex(np.arange(len(var_names)))
     full.index = var_names
-    status = full["status"].cat.add_categories("not_tested") if not tested.all() else full["status"]
-    return full.assign(status=status.fillna("not_tested") if not tested.all() else status)
+    status = full["status"]
+    return full.assign(
+        status=status.cat.add_categories("not_tested").fillna("not_tested") if len(table) < len(var_names) else status
+    )
 
 
 def _records(frames: Mapping[str, pd.DataFrame]) -> dict[str, Any]:

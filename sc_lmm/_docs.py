@@ -39,6 +39,18 @@ use_raw
 mask_var
     Genes to use: a boolean per gene (an array in the order of ``adata.var_names``, or a Series with their labels) or the
     name of a boolean column of ``adata.var``. By default all.""",
+    "groupby": """\
+groupby
+    Column of ``adata.obs``, such as the cell type: each of its groups of cells has a model of its own, with its own
+    design, levels and prior, as if its cells were all there are. Every cell is read once.
+groups
+    Groups to use. By default all that have cells.
+min_cells
+    Cells that a donor needs in a group; those of a donor with fewer are left out of it.
+min_donors
+    Donors that a group needs.
+min_pct
+    Share of the cells of a group (0 to 1) that must express a gene for it to be tested there.""",
     "n_jobs": """\
 n_jobs
     Workers for the fits, as in joblib. ``None`` follows ``joblib.parallel_config``. They pay from about 100 donors on

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import warnings
 from difflib import get_close_matches
@@ -53,3 +54,15 @@ def warn(message: str) -> None:
     while frame.f_back is not None and frame.f_code.co_filename.startswith((_PACKAGE, _CONTEXTS)):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, LmmWarning, stacklevel=level)
+
+
+def warn_each(found: Iterable[tuple[str, str]]) -> None:
+    """Warn of what is said of several groups, (name, sentence) each: once where sentences differ in their numbers alone."""
+    alike: dict[str, list[tuple[str, str]]] = {}
+    for name, sentence in found:
+        alike.setdefault(re.sub(r"[\d.,]+", "#", sentence), []).append((name, sentence))
+    for (name, sentence), *others in alike.values():
+        likewise = (
+            f" Likewise, with numbers of their own: {listing([other for other, _ in others], 5)}." if others else ""
+        )
+        warn(f"In {name}: {sentence}{likewise}")

@@ -50,11 +50,14 @@ def random_columns(parts: Iterable[tuple[str, ...]]) -> list[str]:
     return distinct(names, taken=[f"sd_{RESIDUAL}"])
 
 
-def table_keys(key: str, comparisons: Iterable[str], taken: Collection[str]) -> dict[str, str]:
-    """Comparison -> its place in ``varm``: the first in `key`, the others in what is not yet `taken`."""
-    first, *rest = comparisons
+def table_keys(
+    key: str, comparisons: Iterable[str], taken: Collection[str], *, first_in_key: bool = True
+) -> dict[str, str]:
+    """Comparison -> its place in ``varm``: the first in `key`, unless it is one of several groups, others in what is not `taken`."""
+    names = list(comparisons)
+    first, rest = (names[:1], names[1:]) if first_in_key else ([], names)
     safe = [re.sub(r"[^0-9A-Za-z_.+-]|\.$", "_", _cut(f"{key}_{name}")) for name in rest]
-    return {first: key, **dict(zip(rest, distinct(safe, taken=[key, *taken]), strict=True))}
+    return {**dict.fromkeys(first, key), **dict(zip(rest, distinct(safe, taken=[key, *taken]), strict=True))}
 
 
 def record_fields(comparisons: Iterable[str]) -> dict[str, str]:

@@ -16,13 +16,15 @@ from ._statistics import (
     SufficientStatistics,
     check_matrix,
     looks_like_counts,
-    sufficient_statistics,
+    statistics_of_each,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    import pandas as pd
     from anndata import AnnData
+    from numpy.typing import NDArray
 
 
 def fit_formula(
@@ -48,19 +50,34 @@ def fit_formula(
 
 def fit_cells(source: Expression, design: Design, *, n_jobs: int | None, show_progress: bool | None) -> LmmFit:
     """Visit the cells of a checked design."""
+    (fit,) = fit_each(source, [(design, np.arange(source.rows.size))], n_jobs=n_jobs, show_progress=show_progress)
+    return fit
+
+
+def fit_each(
+    source: Expression,
+    groups: Sequence[tuple[Design, NDArray[np.int64]]],
+    *,
+    n_jobs: int | None,
+    show_progress: bool | None,
+) -> list[LmmFit]:
+    """Visit the cells of several checked designs, each with the positions in obs of the cells that it was made of."""
     check_matrix(source.matrix)
     counts = _warn_of_counts(source)
-    stats = _read(source, design, show_progress=show_progress)
+    each = [(design, source.rows[cells[design.kept]]) for design, cells in groups]
+    stats = statistics_of_each(source.matrix, each, columns=source.columns, show_progress=show_progress)
+    _check_finite(stats, source.var_names)
     negative = _warn_of_negative(stats)
-    return LmmFit(
-        coding=design.coding,
-        stats=stats,
-        var_names=source.var_names,
-        log_base=None if counts or negative else source.log_base,
-        n_dropped=int((~design.kept).sum()),
-        n_jobs=n_jobs,
-        show_progress=show_progress,
-    )
+    known: dict[str, Any] = {
+        "var_names": source.var_names,
+        "log_base": None if counts or negative else source.log_base,
+        "n_jobs": n_jobs,
+        "show_progress": show_progress,
+    }
+    return [
+        LmmFit(design.coding, found, n_dropped=int((~design.kept).sum()), **known)
+        for (design, _), found in zip(groups, stats, strict=True)
+    ]
 
 
 def _warn_of_counts(source: Expression) -> bool:
@@ -74,23 +91,21 @@ def _warn_of_counts(source: Expression) -> bool:
     return counts
 
 
-def _warn_of_negative(stats: SufficientStatistics) -> bool:
-    if stats.negative:
+def _warn_of_negative(stats: Sequence[SufficientStatistics]) -> bool:
+    negative = any(found.negative for found in stats)
+    if negative:
         warn(
             "The matrix has negative values (scaled or corrected expression?): pvals are valid, coef is in its units, "
             "and logfoldchanges are NaN, so name the layer with log-normalised expression, layer=, to get them."
         )
-    return stats.negative > 0
+    return negative
 
 
-def _read(source: Expression, design: Design, *, show_progress: bool | None) -> SufficientStatistics:
-    rows = source.rows[design.kept]
-    stats = sufficient_statistics(source.matrix, design, rows=rows, columns=source.columns, show_progress=show_progress)
-    bad = ~np.isfinite(stats.yty)
+def _check_finite(stats: Sequence[SufficientStatistics], var_names: pd.Index) -> None:
+    bad = np.logical_or.reduce([~np.isfinite(found.yty) for found in stats])
     if bad.any():
         msg = (
-            f"The matrix has NaN or infinite values in {int(bad.sum())} genes: {listing(source.var_names[bad])}. "
+            f"The matrix has NaN or infinite values in {int(bad.sum())} genes: {listing(var_names[bad])}. "
             f"Replace them, or leave these genes out with mask_var."
         )
         raise ValueError(msg)
-    return stats

@@ -24,9 +24,9 @@ ROOT = Path(sc_lmm.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 # Room -> the rooms below it, which it may import: the path of the data, read from the end. What stands beside the rooms
-# is for all of them (TOOLS) or stands where AnnData comes in (_anndata, _read). Imports for types alone count too: a room that
+# is for all of them (TOOLS) or stands where AnnData comes in (_anndata, _read, _groups). Imports for types alone count too: a room that
 # names a type of a room above it knows too much.
-TOOLS = {"_blas", "_compile", "_docs", "_errors", "_fingerprints", "_names", "_progress", "_words"}
+TOOLS = {"_blas", "_by_group", "_compile", "_docs", "_errors", "_fingerprints", "_names", "_progress", "_words"}
 ROOMS: dict[str, set[str]] = {
     "_design": set(),
     "_statistics": {"_design"},
@@ -36,7 +36,8 @@ ROOMS: dict[str, set[str]] = {
     "_anndata": set(),
     "datasets": set(),
     "_read": {"_anndata", "_design", "_inference", "_report", "_statistics"},
-    "tl": {"_anndata", "_captions", "_design", "_inference", "_model", "_read", "_report", "_statistics"},
+    "_groups": {"_anndata", "_design", "_inference", "_read", "_report"},
+    "tl": {"_anndata", "_captions", "_design", "_groups", "_inference", "_model", "_read", "_report", "_statistics"},
     "get": {"_anndata", "_inference", "_read", "_report"},
     "_captions": {"_design"},
     "_donors": {"_captions", "_design"},

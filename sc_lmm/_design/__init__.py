@@ -1,6 +1,6 @@
 """Formula and cell annotations -> Design and hypotheses: X, Z, and which linear combinations of coefficients are asked about."""
 
-from .annotations import level_text
+from .annotations import as_levels, level_text, read_annotation
 from .coding import Coding
 from .columns import TOLERANCE, Columns, triangle, unit
 from .comparison import Comparison, comparisons_of
@@ -31,6 +31,7 @@ __all__ = [
     "RandomTerm",
     "TOLERANCE",
     "TestSpec",
+    "as_levels",
     "build_design",
     "check_marginal",
     "check_one_intercept",
@@ -40,6 +41,7 @@ __all__ = [
     "is_random_term",
     "level_text",
     "parse_formula",
+    "read_annotation",
     "read_column",
     "read_term",
     "read_test",

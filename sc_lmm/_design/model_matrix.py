@@ -27,7 +27,7 @@ from .columns import Columns, columns_by_level
 from .formula import MixedFormula, parse_formula
 from .random import RandomEffects, RandomTerm, check_effects, code_effects, random_intercept_of
 from .transforms import group_transforms
-from .weights import cell_weights, relative_weights
+from .weights import cell_weights, relative_weights, weight_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,6 +49,7 @@ class Design:
     coding: Coding
     data: pd.DataFrame  # (n, n_annotations) annotations by what `coding` calls them, factors as categoricals
     effects: tuple[RandomEffects, ...] = ()  # the random terms; empty if `random` is the only one, an intercept
+    weighed_by: frozenset[str] = frozenset()  # columns of obs that the weights are made of
 
     @property
     def n_cells(self) -> int:
@@ -78,7 +79,7 @@ class Design:
     @property
     def obs_columns(self) -> set[str]:
         """Columns of obs that the model names."""
-        fixed = {used.column for used in self.coding.annotations.values()}
+        fixed = {used.column for used in self.coding.annotations.values()} | self.weighed_by
         return fixed | {use.column for use in self.formula.random_uses} | set(self.formula.group_columns)
 
     def regrouped(self, random: RandomTerm) -> Design:
@@ -144,7 +145,8 @@ def build_design(
     kept = np.logical_and.reduce([column.notna().to_numpy() for column in (*found.values(), *groups.values())])
     kept &= True if weighed is None else ~np.isnan(weighed)
     if not kept.any():
-        columns = listing(dict.fromkeys([*(use.column for use in found), *groups]))
+        names = [*(use.column for use in found), *groups, *(weight_columns(weights) if weights else ())]
+        columns = listing(dict.fromkeys(names))
         msg = f"No cell has a value in every column of the model ({columns}). Fill the gaps or drop a column."
         raise DesignError(msg)
     used = {use: _of_cells(column, kept) for use, column in found.items()}
@@ -157,6 +159,7 @@ def build_design(
     random = random_intercept_of(primary, groups)
     random = random if weighed is None else replace(random, weights=relative_weights(weighed[kept]))
     design = _coded(parsed, {use: used[use] for use in parsed.uses}, random, kept)
+    design = design if weights is None else replace(design, weighed_by=weight_columns(weights))
     return _with_effects(design, used, groups)
 
 

@@ -19,6 +19,8 @@ from .formula import parse_formula
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from .formula import MixedFormula
+
     Array = NDArray[np.float64]
 
 _EXAMPLE = 'a column of adata.obs or a transform of one, for example weights="np.sqrt(total_counts)"'
@@ -37,15 +39,23 @@ def cell_weights(text: str, obs: pd.DataFrame) -> Array:
     return weights
 
 
+def weight_columns(text: str) -> frozenset[str]:
+    """Columns of obs that weights are made of."""
+    return frozenset(_expression(text).variables)
+
+
 def relative_weights(weights: Array) -> Array | None:
     """The same, one on average; None if all are equal."""
     return None if np.ptp(weights) == 0 else weights / weights.mean()
 
 
+def _expression(text: str) -> MixedFormula:
+    return parse_formula(f"~ 0 + {text} + (1 | cells)")
+
+
 def _columns(text: str, obs: pd.DataFrame) -> dict[str, pd.Series]:
     """Columns that the expression names, by what the coded formula calls them."""
-    formula = parse_formula(f"~ 0 + {text} + (1 | cells)")
-    coded, aliases = formula.aliased()
+    coded, aliases = _expression(text).aliased()
     columns = {}
     for alias, use in aliases.used_in(coded).items():
         column = read_annotation(obs, use.column)
@@ -60,7 +70,7 @@ def _columns(text: str, obs: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def _evaluated(text: str, columns: dict[str, pd.Series]) -> Array:
-    coded, _ = parse_formula(f"~ 0 + {text} + (1 | cells)").aliased()
+    coded, _ = _expression(text).aliased()
     data = pd.DataFrame({alias: column.to_numpy() for alias, column in columns.items()})
     try:
         matrix = coded.get_model_matrix(data, na_action="ignore")

@@ -2,6 +2,7 @@
 
 from .answers import Choices, is_moderated
 from .fitted import LmmFit
+from .grouped import GroupedResult, LmmFits
 from .permutation import Exchange, draw_orders, plan_exchange
 from .pilot import Pilot, only_hypothesis, pilot_of_fit
 from .power import (
@@ -26,8 +27,10 @@ __all__ = [
     "Exchange",
     "FEWEST_GENES",
     "GeneSummary",
+    "GroupedResult",
     "LEARNED",
     "LmmFit",
+    "LmmFits",
     "METHODS",
     "Pilot",
     "Power",

@@ -37,7 +37,7 @@ _SMALL = 1e-250  # a p-value from which its logarithm is summed
 _LOG_SMALL = -650.0  # log-likelihood below its maximum that adds nothing to it
 _LITTLE = 1e-7  # share of the posterior that is passed over in limits and estimates
 # Steps converge cubically, so that one this small leaves an error of about its cube.
-_STEPS, _STEP_TOLERANCE = 60, 1e-2
+_STEPS, _STEP_TOLERANCE = 60, 2e-2
 
 
 class Averaged(NamedTuple):

@@ -4,7 +4,9 @@ Under H0 the distribution of the ratio depends on the design and rho alone: it d
 once per design, statistics are drawn (r normals and a chi-square per draw, no cells), fitted by the package's own code
 and E[LRT]/df is tabulated over rho. A gene's ratio is divided by the factor at its rho, estimated under the null model
 by REML: the ML estimate is biased to zero and its factor too small (rejections at 5 % with 8 donors .063, with REML
-.055, nominal .050), and the full model's estimate is coupled with the ratio itself.
+.055, nominal .050), and the full model's estimate is coupled with the ratio itself (with 4 donors up to .138, and 22 per
+1,000 at .001). A place half way between the two finds no more where it holds (6 to 12 donors) and rejects up to .084 with
+4 (tests/benchmarks/calibration_factor.py).
 
 Bartlett 1937 for the idea; Zucker, Lieberman & Manor 2000 and Manor & Zucker 2004 for mixed models.
 """

@@ -1,6 +1,7 @@
 """Design -> DesignReport: what a design can answer, what it cannot and why, in words. No expression, no fit."""
 
 from .audit import audit, audit_terms, refused_report
-from .facts import DesignReport, from_uns
+from .cautions import Cautions
+from .facts import DesignReport, RandomFacts, from_uns
 
-__all__ = ["DesignReport", "audit", "audit_terms", "from_uns", "refused_report"]
+__all__ = ["Cautions", "DesignReport", "RandomFacts", "audit", "audit_terms", "from_uns", "refused_report"]

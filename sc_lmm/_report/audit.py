@@ -20,6 +20,7 @@ from .._words import unit
 from .anatomy import anatomy, cross
 from .cautions import Cautions, place_verdicts
 from .columns import dropped_cells
+from .depth import depth_verdict
 from .detectable import detectability, max_df
 from .facts import GRADES, DesignReport, RandomFacts, TermFacts, TestFacts, Verdict
 from .neighbours import Neighbour, neighbour_verdicts, neighbours, unit_left_out
@@ -83,6 +84,7 @@ class _Subject:
 
     a: Anatomy
     units: list[Neighbour]  # columns of obs that are units and not in the formula
+    depth: tuple[Verdict, ...]  # on cells that differ in it
     dropped: dict[str, int]  # cells left out, by donor
     varying: frozenset[str]  # factors that vary within donors
 
@@ -94,7 +96,8 @@ def _subject(design: Design, obs: pd.DataFrame | None, test: TestSpec | None = N
         name: a.crossings.get(quoted(name)) or cross(design.levels_of(name), design) for name in design.coding.levels
     }
     varying = frozenset(name for name, table in tables.items() if table is None or not table.constant)
-    return _Subject(a, [] if obs is None else neighbours(a, obs), _dropped_by_donor(design, obs), varying)
+    units, depth = ([], ()) if obs is None else (neighbours(a, obs), tuple(depth_verdict(a, obs)))
+    return _Subject(a, units, depth, _dropped_by_donor(design, obs), varying)
 
 
 def _tested_columns(design: Design, test: TestSpec | None) -> list[int]:
@@ -117,6 +120,7 @@ def _report(subject: _Subject, test: TestSpec | None) -> DesignReport:
         *neighbour_verdicts(a, terms, subject.units),
         *dropped_cells(a, subject.dropped),
         *effect_verdicts(design),
+        *subject.depth,
     ]
     return DesignReport(
         formula=design.formula.text,

@@ -196,7 +196,7 @@ def dropped_cells(a: Anatomy, dropped: Mapping[str, int]) -> Iterator[Verdict]:
     rest = f" and {len(dropped) - 5} more" if len(dropped) > 5 else ""
     gone = f" {unit(a.group, len(lost))} lost all cells: {listing(lost, 5)}." if lost else ""
     what = f"{n:,} of {a.design.kept.size:,} cells ({100 * share:.2g} %) lack a value in a column of the model"
-    columns = list(dict.fromkeys([*a.design.formula.variables, a.group]))
+    columns = list(dict.fromkeys([*a.design.formula.variables, a.group, *sorted(a.design.weighed_by)]))
     whole = f", all those of {unit(a.group, len(lost))} ({listing(lost, 3)}) among them" if lost else ""
     yield Verdict(
         grade,

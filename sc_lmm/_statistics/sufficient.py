@@ -1,46 +1,36 @@
-"""Expression x Design -> SufficientStatistics, in one visit of the matrix. After this file nothing sees a cell.
+"""What the likelihood knows of the genes: SufficientStatistics.
 
 Let D (n, w) be an orthonormal basis of the columns of X about their level means. A gene enters the likelihood through
 its coordinates Z'y (q) and D'y (w), and the sum of squares that these leave, alone: a cohort of any number of cells
 becomes q + w + 1 numbers per gene. The statistics of disjoint sets of cells add.
 
-Numerics: Z and D are orthogonal, so that every later product is a sum of squares of coordinates and never a difference
-of large numbers. The one difference is what is left of y'y in the visit; where that costs digits, in a gene whose mean,
-donors or covariates dwarf the spread that is left, the gene is visited a second time, less what they explain.
+Z and D are orthogonal, so that every later product is a sum of squares of coordinates and never a difference of large
+numbers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import linalg
 
-from .._blas import one_blas_thread
 from .._design import TOLERANCE, unit
 from .._errors import DesignError
-from .._progress import progress_bar
-from .residuals import Explained, visit_residuals
-from .space import Space, random_space
-from .standard import Standard, factor, is_independent, standard_form, standardised
-from .sums import Cells, Sums
-from .visit import visit
+from .standard import Standard, factor, is_independent, standardised
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .._design import Design, Hypothesis
+    from .._design import Hypothesis
     from .terms import Grouping
 
     Array = NDArray[np.float64]
 
-# A gene with less than this share of y'y left beside Z and D has lost more than four of sixteen digits in the visit.
-_ENOUGH_LEFT = 1e-4
 # A combination of columns is a column of ones if it is in all digits: what is not would be a part of every mean.
 _ONE = 1e-12
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"  # shares of the matrix cannot be counted
 
 
 @dataclass(frozen=True)
@@ -97,7 +87,7 @@ class SufficientStatistics:
     @property
     def yty(self) -> Array:
         """Sum of squares of y, (G,)."""
-        return self.rest + _squares(self.DtY) + _squares(self.ZtY / np.sqrt(self.sizes)[:, None])
+        return self.rest + squares(self.DtY) + squares(self.ZtY / np.sqrt(self.sizes)[:, None])
 
     @property
     def mean(self) -> Array:
@@ -204,7 +194,7 @@ class SufficientStatistics:
             f: getattr(self, f) + getattr(other, f)
             for f in ("sizes", "ZtX", "ZtY", "nonzero", "negative", "log_weights")
         }
-        rest = self.rest + other.rest + _squares(DtY[w:])
+        rest = self.rest + other.rest + squares(DtY[w:])
         return replace(self, **summed, DtX=DtX[:w], DtY=DtY[:w], rest=rest)
 
 
@@ -225,104 +215,6 @@ def within_products(stats: SufficientStatistics) -> Array:
     return stats.DtX.T @ stats.DtX
 
 
-@one_blas_thread()
-def sufficient_statistics(
-    matrix: Any,
-    design: Design,
-    *,
-    rows: NDArray[np.int64] | None = None,
-    columns: NDArray[np.int64] | None = None,
-    show_progress: bool | None = None,
-) -> SufficientStatistics:
-    """Read the expression matrix once.
-
-    Parameters
-    ----------
-    matrix
-        Expression, cells x genes: dense (C or F order), sparse (CSR, CSC), on disk or lazy, any real dtype.
-    design
-        The model of n cells.
-    rows, columns
-        Which matrix row each of the n cells is, and which matrix columns are the genes; by default all.
-    show_progress
-        Show a bar: always, never, or (None) if reading takes longer than a second.
-    """
-    rows = np.flatnonzero(design.kept) if rows is None else rows
-    columns = np.arange(matrix.shape[1]) if columns is None else columns
-    space = random_space(design) if design.effects else None
-    if space is not None:
-        design = design.regrouped(space.combinations)
-    standard, D = standard_form(design, space.slopes if space else None)
-    cells, sizes = _cells(design, rows, D, space), design.random.sizes
-    with progress_bar(total=1.0, bar_format=_BAR, doing="reading", show_progress=show_progress) as bar:
-        sums = visit(matrix, cells, columns.astype(np.int64), bar.update)
-    stats = SufficientStatistics(
-        sizes=sizes,
-        **standard._asdict(),
-        origin=design.columns.origin,
-        ZtY=sums.ZtY,
-        DtY=(DtY := _within(sums, space)),
-        rest=_rest(sums, DtY, sizes),
-        nonzero=sums.nonzero,
-        shift=np.zeros(columns.size),
-        negative=int(sums.negative[0]),
-        log_weights=0.0 if cells.weights is None else float(np.log(cells.weights).sum()),
-        groupings=space.groupings(D.shape[1]) if space else (),
-    )
-    return _without_loss(stats, sums, _Visited(matrix, cells, columns.astype(np.int64), space))
-
-
-def _cells(design: Design, rows: NDArray[np.int64], D: Array, space: Space | None) -> Cells:
-    random = design.random
-    order = np.argsort(random.codes, kind="stable")
-    S = np.empty((order.size, 0)) if space is None else space.slopes.S[order]
-    if random.weights is not None:
-        S = S / np.sqrt(random.weights[order])[:, None]
-    weights = None if random.weights is None else random.weights[order]
-    arrays = (random.codes[order], np.ascontiguousarray(D[order]), np.ascontiguousarray(S))
-    return Cells(rows[order].astype(np.int64), *arrays, random.sizes.size, weights)
-
-
-def _within(sums: Sums, space: Space | None) -> Array:
-    """Coordinates of y within levels, (w, G): those on the slopes of terms first."""
-    return sums.CtY if space is None else np.vstack([space.on_slopes(sums.StY), sums.CtY])
-
-
-def _rest(sums: Sums, DtY: Array, sizes: Array) -> Array:
-    """What is left of the squares of y beside its coordinates on Z and D, (G,)."""
-    with np.errstate(invalid="ignore"):  # genes with infinite entries, which the caller refuses
-        left = sums.yty - _squares(sums.ZtY / np.sqrt(sizes)[:, None]) - _squares(DtY)
-    return np.maximum(left, 0.0)
-
-
-def _squares(coordinates: Array) -> Array:
-    return (coordinates**2).sum(axis=0)
-
-
-class _Visited(NamedTuple):
-    """What was visited, and how."""
-
-    matrix: Any
-    cells: Cells
-    columns: NDArray[np.int64]
-    space: Space | None
-
-
-def _without_loss(stats: SufficientStatistics, sums: Sums, visited: _Visited) -> SufficientStatistics:
-    """Visit the genes again of which little is left, less their level means and what slopes and columns of D explain."""
-    few = np.flatnonzero(stats.rest < _ENOUGH_LEFT * sums.yty)
-    if few.size == 0:
-        return stats
-    matrix, cells, columns, space = visited
-    sizes = stats.sizes[:, None]
-    means, within = stats.ZtY[:, few] / sizes, stats.DtY[:, few]
-    own, rest = (np.empty((0, len(sizes), few.size)), within) if space is None else space.split(within)
-    left = visit_residuals(matrix, cells, columns[few], Explained(means, rest, own))
-    left_within = _within(left, space)
-    shift = stats.mean[few] if stats.ones is not None else np.zeros(few.size)
-    found = {"ZtY": left.ZtY + sizes * (means - shift), "DtY": left_within + within}
-    found["rest"] = _rest(left, left_within, stats.sizes)
-    arrays = {name: getattr(stats, name).copy() for name in ("ZtY", "DtY", "rest", "shift")}
-    for name, array in arrays.items():
-        array[..., few] = found.get(name, shift)
-    return replace(stats, **arrays)
+def squares(coordinates: Array) -> Array:
+    """Sums of squares of columns."""
+    return np.asarray((coordinates**2).sum(axis=0))

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-# Tasks per visit: fixed, so that no result depends on threads; enough of them to even out a few threads.
-_N_TASKS = 16
+# Tasks per visit: of a number that follows from the size alone, so that no result depends on threads; enough of them to
+# even out a few threads, and of rows no more than pay for the sums per gene that each makes.
+_N_TASKS, _ROWS_PER_TASK = 16, 1024
 # Rows of an on-disk, lazy or untidy matrix held in memory at a time.
 _BLOCK_ROWS = 4096
 
@@ -51,10 +52,30 @@ def check_matrix(matrix: Any) -> None:
 
 def visit(matrix: Any, cells: Cells, columns: NDArray[np.int64], advance: Callable[[float], object]) -> Sums:
     """Add up the entries of `matrix`; `advance` is told the share of the work that is done."""
+    return visit_each(matrix, [cells], columns, advance)[0]
+
+
+def visit_each(
+    matrix: Any, groups: Sequence[Cells], columns: NDArray[np.int64], advance: Callable[[float], object]
+) -> list[Sums]:
+    """Add up the entries of disjoint groups of cells, every row being read once.
+
+    In memory the rows of a group are looked up where they are. Of a matrix that comes in blocks, each block serves all
+    groups before the next one is read.
+    """
     check_matrix(matrix)
     in_memory = isinstance(matrix, np.ndarray) or sparse.issparse(matrix)
-    read = _visit_memory if in_memory and _is_compiled(matrix.dtype) else _visit_blocks
-    return read(matrix, cells, columns, advance)
+    if not (in_memory and _is_compiled(matrix.dtype)):
+        return _visit_blocks(matrix, groups, columns, advance)
+    n_cells = max(sum(cells.rows.size for cells in groups), 1)
+    sums = []
+    for cells in groups:
+
+        def advance_of_all(done: float, share: float = cells.rows.size / n_cells) -> None:
+            advance(share * done)
+
+        sums.append(_visit_memory(matrix, cells, columns, advance_of_all))
+    return sums
 
 
 def _is_compiled(dtype: np.dtype) -> bool:
@@ -62,11 +83,16 @@ def _is_compiled(dtype: np.dtype) -> bool:
     return dtype.isnative and dtype.itemsize <= 8 and dtype != np.float16
 
 
-def _visit_blocks(matrix: Any, cells: Cells, columns: NDArray[np.int64], advance: Callable[[float], object]) -> Sums:
-    sums = Sums.zeros(cells, columns.size)
+def _visit_blocks(
+    matrix: Any, groups: Sequence[Cells], columns: NDArray[np.int64], advance: Callable[[float], object]
+) -> list[Sums]:
+    sums = [Sums.zeros(cells, columns.size) for cells in groups]
     for start, block in row_blocks(matrix):
         known = block if _is_compiled(block.dtype) else block.astype(np.float64)
-        sums = sums.plus(_visit_memory(known, cells.within(start, start + block.shape[0]), columns, _ignore))
+        for i, cells in enumerate(groups):
+            inside = cells.within(start, start + block.shape[0])
+            if inside.rows.size:
+                sums[i] = sums[i].plus(_visit_memory(known, inside, columns, _ignore))
         advance(block.shape[0] / matrix.shape[0])
     return sums
 
@@ -128,7 +154,7 @@ def _visit_csr(matrix: Any, cells: Cells, columns: NDArray[np.int64], advance: C
         head = np.zeros((1 + padded.S.shape[1], n_genes))
         return kernel(*given, start, stop, acc, head, sums), acc, head
 
-    cuts = _even_cuts(cells.rows.size)
+    cuts = _even_cuts(cells.rows.size, -(-cells.rows.size // _ROWS_PER_TASK))
     # Tasks arrive in the order of the cells, whichever thread was first, and their memory serves the next ones.
     for (start, _), (outcome, acc, head) in zip(cuts, _run(task, cuts, advance), strict=True):
         if outcome == kernels.UNTIDY:
@@ -191,8 +217,8 @@ def _run(
             advance(1 / len(cuts))
 
 
-def _even_cuts(size: int) -> list[tuple[int, int]]:
-    edges = np.linspace(0, size, min(_N_TASKS, size) + 1).astype(int)
+def _even_cuts(size: int, most: int = _N_TASKS) -> list[tuple[int, int]]:
+    edges = np.linspace(0, size, min(_N_TASKS, most, size) + 1).astype(int)
     return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .._anndata import DEFAULT_KEY, read_table
+from .._anndata import DEFAULT_KEY, read_entry, read_groups, read_table
 from .._docs import doc_params
 from .._errors import alternatives
 
@@ -24,7 +24,7 @@ def lmm_de_df(
     sort: bool = True,
     gene_symbols: str | None = None,
 ) -> pd.DataFrame:
-    """Results of one comparison of :func:`sc_lmm.tl.lmm_de`, a row per gene.
+    """Results of one comparison of :func:`sc_lmm.tl.lmm_de`, a row per gene; of a run by groups of cells, of all groups.
 
     Parameters
     ----------
@@ -40,7 +40,9 @@ def lmm_de_df(
 
     Returns
     -------
-    Table with ``names`` and the columns that :func:`sc_lmm.tl.lmm_de` writes. Genes without a result come last.
+    Table with ``names`` and the columns that :func:`sc_lmm.tl.lmm_de` writes. Genes without a result come last. Of a run with
+    `groupby` and without `comparison`, all of its tables one below the other, the column of the groups and ``comparison``
+    first; genes are then ordered over all groups.
 
     Raises
     ------
@@ -55,6 +57,14 @@ def lmm_de_df(
     >>> sl.get.lmm_de_df(adata)["log10_pvals"].is_monotonic_increasing
     True
     """
+    groups = read_groups(adata, key) if comparison is None else None
+    if groups is not None:
+        how: dict[str, Any] = {"pval_cutoff": pval_cutoff, "sort": sort, "gene_symbols": gene_symbols}
+        parts = [_of_group(lmm_de_df(adata, str(row.Index), key=key, **how), row) for row in groups.itertuples()]
+        long = pd.concat(parts, ignore_index=True).rename(
+            columns={"group": read_entry(adata, key)["params"]["groupby"]}
+        )
+        return long.sort_values("log10_pvals", kind="stable", ignore_index=True) if sort else long
     table = read_table(adata, key, comparison)
     names = adata.var_names
     if gene_symbols is not None:
@@ -69,3 +79,10 @@ def lmm_de_df(
     if sort:
         frame = frame.sort_values("log10_pvals", kind="stable")
     return frame.reset_index(drop=True)
+
+
+def _of_group(table: pd.DataFrame, row: Any) -> pd.DataFrame:
+    """Table of one group with what it is of in front."""
+    table.insert(0, "group", row.group)
+    table.insert(1, "comparison", row.within_group)
+    return table

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .._anndata import DEFAULT_KEY, read_entry
-from .._design import parse_formula
 from .._docs import doc_params
 from .._names import INTERCEPT, unquoted
 from .._report import from_uns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from anndata import AnnData
 
-    from .._design import RandomSpec
+    from .._report import RandomFacts
 
 _PIECE = re.compile(r"""\[T\..*?\](?=:|$)|`[^`]*`|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|.""", re.DOTALL)
 _ESCAPED = {character: rf"\{character}" for character in "_%#&${} "}
@@ -60,16 +57,12 @@ def lmm_de_equation(adata: AnnData, *, key: str = DEFAULT_KEY) -> Equation:
     """
     entry = read_entry(adata, key)
     fixed = " + ".join(_product(k, str(name)) for k, name in enumerate(entry["coef_names"]))
-    n_cells, levels = entry["design"]["n_cells"], _levels(entry)
-    formula = parse_formula(str(entry["params"]["formula"]))
-    if formula.is_one_intercept:
-        shown, lines = ["u_j"], [rf"u_j &\sim N(0, \sigma_u^2), {levels[formula.random[0].grouping]} \\"]
+    n_cells, random = entry["design"]["n_cells"], from_uns(entry["design"]).random
+    if len(random) == 1 and not random[0].text:
+        shown, lines = ["u_j"], [rf"u_j &\sim N(0, \sigma_u^2), {_levels(random[0])} \\"]
     else:
-        shown, lines = [], []
-        for k, spec in enumerate(formula.random, start=1):
-            effect, line = _random_term(k, spec, levels[spec.grouping])
-            shown.append(effect)
-            lines.append(line)
+        parts = [_random_term(k, term) for k, term in enumerate(random, start=1)]
+        shown, lines = [effect for effect, _ in parts], [line for _, line in parts]
     latex = "\n".join(
         (
             r"\begin{aligned}",
@@ -82,19 +75,18 @@ def lmm_de_equation(adata: AnnData, *, key: str = DEFAULT_KEY) -> Equation:
     return Equation(latex)
 
 
-def _levels(entry: Mapping[str, Any]) -> dict[str, str]:
-    """Grouping -> how many levels of what there are."""
-    found = {term.name: term.levels for term in from_uns(entry["design"]).random}
-    return {name: rf"\quad j = 1, \dots, {n} \text{{ levels of }} {_text(name)}" for name, n in found.items()}
+def _levels(term: RandomFacts) -> str:
+    return rf"\quad j = 1, \dots, {term.levels} \text{{ levels of }} {_text(term.name)}"
 
 
-def _random_term(k: int, spec: RandomSpec, levels: str) -> tuple[str, str]:
+def _random_term(k: int, term: RandomFacts) -> tuple[str, str]:
     """What one of several random terms adds to a cell, and its distribution."""
-    if spec.is_intercept:
-        return rf"u_{{{k}j}}", rf"u_{{{k}j}} &\sim N(0, \sigma_{k}^2), {levels} \\"
-    covariance = rf"\Sigma_{k}" if spec.correlated else rf"\mathrm{{diag}}(\sigma_{k}^2)"
-    effects = rf"\quad z_{{{k},ij}} \text{{ of }} {_text(spec.text)}"
-    return rf"z_{{{k},ij}}' u_{{{k}j}}", rf"u_{{{k}j}} &\sim N(0, {covariance}), {levels}, {effects} \\"
+    effects, bar, _ = re.split(r"(\|\|?)", term.text.strip("()"), maxsplit=1)
+    if effects.strip() == "1":
+        return rf"u_{{{k}j}}", rf"u_{{{k}j}} &\sim N(0, \sigma_{k}^2), {_levels(term)} \\"
+    covariance = rf"\Sigma_{k}" if bar == "|" else rf"\mathrm{{diag}}(\sigma_{k}^2)"
+    of = rf"\quad z_{{{k},ij}} \text{{ of }} {_text(effects.strip())}"
+    return rf"z_{{{k},ij}}' u_{{{k}j}}", rf"u_{{{k}j}} &\sim N(0, {covariance}), {_levels(term)}, {of} \\"
 
 
 def _product(position: int, name: str) -> str:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+from .._by_group import ByGroup
 from .._design import build_design
 from .._docs import doc_params
 from .._errors import DesignError
+from .._groups import Model, grouping_of, groups_of, table_of_groups
 from .._report import audit, refused_report
 from ._reference import reference_levels
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
 
     from .._design import TestSpec
+    from .._groups import Group
     from .._report import DesignReport
 
 
@@ -25,7 +31,11 @@ def check_design(
     *,
     reference: str | dict[str, str] | None = None,
     weights: str | None = None,
-) -> DesignReport:
+    groupby: str | None = None,
+    groups: Sequence[str] | None = None,
+    min_cells: int = 1,
+    min_donors: int = 2,
+) -> DesignReport | ByGroup[DesignReport]:
     r"""Report what a design can answer, and what it cannot and why, before anything is fitted.
 
     Is diagnosis confounded with the sample? A covariate that is constant within samples is not, under a random
@@ -49,6 +59,8 @@ def check_design(
         Level that the others are compared with, of the tested factor or else of the only one that has it, or a dict
         from factors to levels. By default the first category.
     {weights}
+    groupby, groups, min_cells, min_donors
+        Report on the design of each group of cells, as in :func:`sc_lmm.tl.lmm_de`.
 
     Returns
     -------
@@ -64,6 +76,9 @@ def check_design(
         the sizes of the donors; the design effect and the smallest effect detectable with 80 % power.
     ``to_dict()``
         All of it for programs.
+
+    With `groupby`, a dictionary of these by group with the table ``groups``: a row per group with its cells, donors and
+    grade, and the reason if it would have no model.
 
     Notes
     -----
@@ -87,9 +102,19 @@ def check_design(
     >>> sl.tl.check_design(adata, "~ sample_id + diagnosis + (1 | sample_id)", test="diagnosis").verdicts[0].code
     'grouping_fixed'
     """
+    grouping = grouping_of(groupby, groups, min_cells=min_cells, min_donors=min_donors, min_pct=0.0)
+    if grouping is not None:
+        model = Model(formula, partial(reference_levels, reference, formula, test=test), weights)
+        return _of_groups(groups_of(adata.obs, grouping, model, test), grouping.column)
     try:
         levels = reference_levels(reference, formula, adata.obs, test)
         design = build_design(formula, adata.obs, reference=levels, weights=weights)
         return audit(design, test, adata.obs)
     except DesignError as error:
         return refused_report(formula, error)
+
+
+def _of_groups(groups: Sequence[Group], column: str) -> ByGroup[DesignReport]:
+    table = table_of_groups(groups)
+    table.insert(2, "grade", [group.report.grade for group in groups])
+    return ByGroup(column, {group.name: group.report for group in groups}, table)

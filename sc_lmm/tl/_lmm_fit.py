@@ -2,19 +2,64 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, overload
 
+from .._anndata import read_expression
 from .._docs import doc_params
+from .._groups import Model, fit_groups, grouping_of, groups_of
 from .._read import fit_formula
 from ._reference import reference_levels
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from .._inference import LmmFit
+    from .._inference import LmmFit, LmmFits
+
+
+@overload
+def lmm_fit(
+    adata: AnnData,
+    formula: str,
+    *,
+    reference: str | dict[str, str] | None = None,
+    weights: str | None = None,
+    layer: str | None = None,
+    use_raw: bool = False,
+    mask_var: NDArray[np.bool_] | pd.Series | str | None = None,
+    groupby: None = None,
+    groups: Sequence[str] | None = None,
+    min_cells: int = 1,
+    min_donors: int = 2,
+    min_pct: float = 0.0,
+    n_jobs: int | None = None,
+    show_progress: bool | None = None,
+) -> LmmFit: ...
+
+
+@overload
+def lmm_fit(
+    adata: AnnData,
+    formula: str,
+    *,
+    reference: str | dict[str, str] | None = None,
+    weights: str | None = None,
+    layer: str | None = None,
+    use_raw: bool = False,
+    mask_var: NDArray[np.bool_] | pd.Series | str | None = None,
+    groupby: str,
+    groups: Sequence[str] | None = None,
+    min_cells: int = 1,
+    min_donors: int = 2,
+    min_pct: float = 0.0,
+    n_jobs: int | None = None,
+    show_progress: bool | None = None,
+) -> LmmFits: ...
 
 
 @doc_params
@@ -27,9 +72,14 @@ def lmm_fit(
     layer: str | None = None,
     use_raw: bool = False,
     mask_var: NDArray[np.bool_] | pd.Series | str | None = None,
+    groupby: str | None = None,
+    groups: Sequence[str] | None = None,
+    min_cells: int = 1,
+    min_donors: int = 2,
+    min_pct: float = 0.0,
     n_jobs: int | None = None,
     show_progress: bool | None = None,
-) -> LmmFit:
+) -> LmmFit | LmmFits:
     r"""Read the expression matrix once, to fit and test many models of it.
 
     The model of every gene is that of :func:`sc_lmm.tl.lmm_de`, which is this object used once. It holds
@@ -46,6 +96,7 @@ def lmm_fit(
     {layer}
     {use_raw}
     {mask_var}
+    {groupby}
     {n_jobs}
     {show_progress}
 
@@ -53,6 +104,8 @@ def lmm_fit(
     -------
     Fitted object with methods ``test`` (a term, terms, contrasts, or the random term), ``contrast``, ``drop`` (the
     model without a term), ``gene`` (a summary like lme4's), ``ranef``, ``save`` and ``load``. `adata` is not changed.
+    With `groupby`, a dictionary of these by group, which has a ``test`` of its own that asks all of them, and ``groups``, a
+    table with a row per group and the reason if it has no model.
 
     Raises
     ------
@@ -70,6 +123,12 @@ def lmm_fit(
     >>> fit.drop("age").coding.coef_names
     ('Intercept', 'sequencing_saturation', 'diagnosis[T.Alzheimer]')
     """
-    choices: dict[str, Any] = {"weights": weights, "layer": layer, "use_raw": use_raw, "mask_var": mask_var}
-    choices |= {"n_jobs": n_jobs, "show_progress": show_progress}
-    return fit_formula(adata, formula, reference=reference_levels(reference, formula, adata.obs), **choices)
+    grouping = grouping_of(groupby, groups, min_cells=min_cells, min_donors=min_donors, min_pct=min_pct)
+    workers: dict[str, Any] = {"n_jobs": n_jobs, "show_progress": show_progress}
+    which: dict[str, Any] = {"layer": layer, "use_raw": use_raw, "mask_var": mask_var}
+    if grouping is None:
+        levels = reference_levels(reference, formula, adata.obs)
+        return fit_formula(adata, formula, reference=levels, weights=weights, **which, **workers)
+    model = Model(formula, partial(reference_levels, reference, formula), weights)
+    source = read_expression(adata, **which)
+    return fit_groups(source, groups_of(adata.obs, grouping, model, None), grouping, **workers)

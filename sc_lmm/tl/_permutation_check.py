@@ -10,19 +10,23 @@ import numpy as np
 import pandas as pd
 
 from .._anndata import read_expression
+from .._by_group import ByGroup
 from .._design import build_design, check_one_intercept, find_term
 from .._docs import doc_params
 from .._errors import DesignError, alternatives
+from .._groups import Model, fit_groups, grouping_of, groups_of, warn_of_missing
 from .._inference import ENOUGH_GENES, METHODS, Choices, draw_orders, is_moderated, plan_exchange
 from .._progress import progress_bar
 from .._read import fit_cells
 from .._report import audit_terms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from anndata import AnnData
 
+    from .._anndata import Expression
+    from .._groups import Group, Grouping
     from .._inference import Exchange, LmmFit
 
 _CHOICES: dict[str, dict[str, Any]] = {
@@ -100,10 +104,15 @@ def permutation_check(
     alphas: Sequence[float] = (0.05, 0.001),
     weights: str | None = None,
     layer: str | None = None,
+    groupby: str | None = None,
+    groups: Sequence[str] | None = None,
+    min_cells: int = 1,
+    min_donors: int = 2,
+    min_pct: float = 0.0,
     seed: int = 0,
     n_jobs: int | None = None,
     show_progress: bool | None = None,
-) -> PermutationCheck:
+) -> PermutationCheck | ByGroup[PermutationCheck]:
     r"""Count rejections when the values of the tested term are dealt out at random.
 
     A permutation breaks the relation of the term with expression and keeps everything else: the donors, the correlation
@@ -146,6 +155,7 @@ def permutation_check(
         Levels at which rejections are counted.
     {weights}
     {layer}
+    {groupby}
     seed
         Of the permutations.
     {n_jobs}
@@ -154,7 +164,9 @@ def permutation_check(
     Returns
     -------
     Object with ``observed`` (share of genes rejected in the data), ``permuted`` (a row per permutation), ``distinct``
-    (their number), ``complete`` (whether these are all) and ``summary()``. `adata` is not changed.
+    (their number), ``complete`` (whether these are all) and ``summary()``. `adata` is not changed. With `groupby`, a
+    dictionary of these by group, and ``groups``, a row per group with what is rejected on average, and the reason if it has
+    no permutations.
 
     Raises
     ------
@@ -189,28 +201,89 @@ def permutation_check(
     >>> check.exchanged
     'diagnosis dealt out anew among all sample_id'
     """
-    choices = _choices_of(methods)
+    how = _Permuting(_choices_of(methods), tuple(alphas), n_permutations, seed)
+    workers: dict[str, Any] = {"n_jobs": n_jobs, "show_progress": show_progress}
+    grouping = grouping_of(groupby, groups, min_cells=min_cells, min_donors=min_donors, min_pct=min_pct)
     source = read_expression(adata, layer=layer, use_raw=False, mask_var=None)
+    if grouping is not None:
+        model = Model(formula, lambda _: {}, weights)
+        return _of_groups(source, groups_of(adata.obs, grouping, model, None), grouping, test, how, workers)
     design = build_design(formula, adata.obs, weights=weights)
     check_one_intercept(design.formula, "The permutation check")
     report, cautions = audit_terms(design, adata.obs)
     report.raise_if_refused()
     exchange = plan_exchange(design, find_term(design.coding, test))
-    by_unit = fit_cells(source, exchange.design, n_jobs=n_jobs, show_progress=show_progress)
-    by_unit = replace(by_unit, coding=design.coding, cautions=cautions, show_progress=False)
-    orders = draw_orders(exchange, by_unit.stats, n_permutations, np.random.default_rng(seed))
+    by_unit = fit_cells(source, exchange.design, **workers)
+    return _check(replace(by_unit, coding=design.coding, cautions=cautions), exchange, how, show_progress=show_progress)
+
+
+@dataclass(frozen=True)
+class _Permuting:
+    """What is counted in which permutations."""
+
+    choices: Mapping[str, dict[str, Any]]  # method -> what it asks of ``LmmFit.pvals``
+    alphas: tuple[float, ...]
+    n_permutations: int
+    seed: int
+
+
+def _check(by_unit: LmmFit, exchange: Exchange, how: _Permuting, *, show_progress: bool | None) -> PermutationCheck:
+    """Count rejections; `by_unit` has the units that are exchanged as its levels."""
+    by_unit = replace(by_unit, show_progress=False)
+    orders = draw_orders(exchange, by_unit.stats, how.n_permutations, np.random.default_rng(how.seed))
     _check_any(orders, exchange)
-    by_unit.warn(test)
+    by_unit.warn(exchange.term)
     bar = progress_bar(orders, doing="permuting", show_progress=show_progress)
-    shares = [_shares(_dealt(by_unit, exchange, order), exchange.term, choices, alphas) for order in bar]
+    shares = [_shares(_dealt(by_unit, exchange, order), exchange.term, how) for order in bar]
     fit = _dealt(by_unit, exchange, np.arange(exchange.parents.size))
     return PermutationCheck(
-        observed=_shares(fit, exchange.term, choices, alphas),
+        observed=_shares(fit, exchange.term, how),
         permuted=pd.DataFrame(shares).reset_index(drop=True),
         exchanged=f"{exchange.term} dealt out anew {exchange.among}",
-        complete=len(orders) < n_permutations,
-        notes=_notes(fit, methods),
+        complete=len(orders) < how.n_permutations,
+        notes=_notes(fit, how.choices),
     )
+
+
+def _of_groups(
+    source: Expression,
+    groups: Sequence[Group],
+    grouping: Grouping,
+    test: str,
+    how: _Permuting,
+    workers: dict[str, Any],
+) -> ByGroup[PermutationCheck]:
+    """Check each group, all cells being read once."""
+    exchanges, asked = {}, []
+    for group in groups:
+        if group.design is None:
+            asked.append(group)
+            continue
+        try:
+            exchange = plan_exchange(group.design, find_term(group.design.coding, test))
+            exchanges[group.name] = (exchange, group.design.coding)
+            asked.append(replace(group, design=exchange.design))
+        except DesignError as error:
+            asked.append(replace(group, design=None, reason=str(error)))
+    fits = fit_groups(source, asked, grouping, **workers)
+    found, reasons = {}, dict(fits.groups["reason"])
+    for name, fit in fits.items():
+        exchange, coding = exchanges[name]
+        try:
+            found[name] = _check(replace(fit, coding=coding, cautions=None), exchange, how, show_progress=False)
+        except DesignError as error:
+            reasons[name] = str(error)
+    warn_of_missing({str(name): why for name, why in reasons.items() if why}, len(groups), grouping.column)
+    means = {
+        f"{method}, {alpha:g}": [
+            found[g].permuted[method, alpha].mean() if g in found else np.nan for g in fits.groups.index
+        ]
+        for method in how.choices
+        for alpha in how.alphas
+    }
+    table = fits.groups.assign(**means, reason=list(reasons.values()))
+    table = table[[*(column for column in table.columns if column != "reason"), "reason"]]
+    return ByGroup(grouping.column, found, table)
 
 
 def _choices_of(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -235,15 +308,15 @@ def _dealt(by_unit: LmmFit, exchange: Exchange, order: np.ndarray) -> LmmFit:
     return replace(by_unit, stats=exchange.deal(by_unit.stats, order))
 
 
-def _shares(fit: LmmFit, term: str, choices: Mapping[str, dict[str, Any]], alphas: Sequence[float]) -> pd.Series:
+def _shares(fit: LmmFit, term: str, how: _Permuting) -> pd.Series:
     shares: dict[tuple[str, float], float] = {}
-    for name, how in choices.items():
-        pvals = fit.pvals(term, **how)
-        shares |= {(name, alpha): float((pvals[~np.isnan(pvals)] < alpha).mean()) for alpha in alphas}
+    for name, choices in how.choices.items():
+        pvals = fit.pvals(term, **choices)
+        shares |= {(name, alpha): float((pvals[~np.isnan(pvals)] < alpha).mean()) for alpha in how.alphas}
     return pd.Series(shares)
 
 
-def _notes(fit: LmmFit, methods: Sequence[str]) -> tuple[str, ...]:
+def _notes(fit: LmmFit, methods: Collection[str]) -> tuple[str, ...]:
     if "lrt" not in methods or is_moderated(fit.estimates, Choices()):
         return ()
     few = f"fewer than {ENOUGH_GENES} genes, too few to learn their variances from"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 
 from .._design import build_design
@@ -15,9 +13,6 @@ from .._docs import doc_params
 from .._errors import DesignError, alternatives
 from .._inference import (
     DEFAULT_ICC,
-    ENOUGH_GENES,
-    FEWEST_GENES,
-    METHODS,
     Choices,
     LmmFit,
     Pilot,
@@ -34,11 +29,21 @@ from .._inference import (
 from .._read import fit_formula
 from .._report import audit
 from .._statistics import sufficient_statistics
+from ._power_arguments import (
+    check_balanced,
+    check_choices,
+    check_design_arguments,
+    check_simulated,
+    cohort_grid,
+    iccs_of,
+    numbers_of,
+)
 from ._reference import reference_levels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from anndata import AnnData
     from numpy.typing import NDArray
 
@@ -62,6 +67,7 @@ def power(
     gene: str | None = None,
     paired: bool = False,
     reference: str | dict[str, str] | None = None,
+    weights: str | None = None,
     alpha: float = 0.05,
     method: Literal["lrt", "between-within", "satterthwaite", "kenward-roger", "wald"] = "lrt",
     moderate: bool | None = None,
@@ -110,6 +116,8 @@ def power(
         is not, this is too optimistic.
     reference
         Level that the others are compared with, as in :func:`sc_lmm.tl.lmm_de`, for annotated data.
+    {weights}
+        For annotated data; a fit has its own. A cell is then one of average weight.
     alpha
         Level of one test. For a Bonferroni threshold over 10,000 genes, 0.05 / 10,000.
     method
@@ -173,20 +181,20 @@ def power(
     >>> sl.tl.power(sl.tl.lmm_fit(adata, formula), test="diagnosis", effect=0.4, n_donors=16)["icc"].tolist()
     ['learned']
     """
-    _check_choices(alpha, method, n_simulations, seed, moderate=moderate)
-    effects, pilot = _numbers("effect", effect), None
+    check_choices(alpha, method, n_simulations, seed, moderate=moderate)
+    effects, pilot = numbers_of("effect", effect), None
     if adata is None:
-        _check_balanced(formula, test, reference, gene, n_donors, n_cells)
-        grid = _grid(n_donors, n_cells, _iccs(icc, DEFAULT_ICC), effects)
+        check_balanced(formula, test, reference, weights, gene, n_donors, n_cells)
+        grid = cohort_grid(n_donors, n_cells, iccs_of(icc, DEFAULT_ICC), effects)
     else:
-        _check_design_arguments(paired=paired, gene=gene, icc=icc)
-        pilot = _pilot(adata, formula, test, reference, gene, Choices(method, moderate=moderate))
+        check_design_arguments(paired=paired, gene=gene, icc=icc)
+        pilot = _pilot(adata, formula, test, reference, weights, gene, Choices(method, moderate=moderate))
         sizes = pilot.stats.sizes
         cells = float(sizes.mean()) if n_cells is None else n_cells
-        grid = _grid(sizes.size if n_donors is None else n_donors, cells, _iccs(icc, pilot.icc), effects)
+        grid = cohort_grid(sizes.size if n_donors is None else n_donors, cells, iccs_of(icc, pilot.icc), effects)
     moderation = None if pilot is None else pilot.moderation
     known = method == "lrt" and moderate is not False and moderation is None
-    _check_simulated(n_simulations, moderate=moderate, known=known)
+    check_simulated(n_simulations, moderate=moderate, known=known)
     how = Simulation(method, alpha, n_simulations or _N_SIMULATIONS, seed, moderation)
     exact = known or (method == "between-within" and pilot is None and n_simulations is None)
     choices: dict[str, Any] = {"exact": exact, "paired": paired, "rescale": n_cells is not None}
@@ -226,6 +234,7 @@ def _pilot(
     formula: str | None,
     test: TestSpec | None,
     reference: str | dict[str, str] | None,
+    weights: str | None,
     gene: str | None,
     choices: Choices,
 ) -> Pilot:
@@ -236,10 +245,13 @@ def _pilot(
         )
         raise ValueError(msg)
     if isinstance(adata, LmmFit):
+        if weights is not None:
+            msg = f"weights={weights!r} belong to the fit, which has been made. Give them to sc_lmm.tl.lmm_fit."
+            raise ValueError(msg)
         adata.warn(test)
         return pilot_of_fit(adata, only_hypothesis(adata.coding, test), gene, choices)
     levels = reference_levels(reference, str(formula), adata.obs, test)
-    design = build_design(str(formula), adata.obs, reference=levels)
+    design = build_design(str(formula), adata.obs, reference=levels, weights=weights)
     hypothesis = only_hypothesis(design.coding, test)
     report = audit(design, test, adata.obs)
     report.raise_if_refused()
@@ -251,100 +263,6 @@ def _pilot(
     if not wanted.any():
         msg = f"gene={gene!r} is not in adata.var_names. {alternatives(gene, adata.var_names)}"
         raise KeyError(msg)
-    fit = fit_formula(adata, str(formula), reference=levels, mask_var=wanted, show_progress=False)
+    how: dict[str, Any] = {"reference": levels, "weights": weights, "mask_var": wanted, "show_progress": False}
+    fit = fit_formula(adata, str(formula), **how)
     return pilot_of_fit(fit, hypothesis, gene, replace(choices, moderate=False))
-
-
-def _iccs(given: float | Sequence[float] | None, default: float | str) -> Array | list[str]:
-    if given is None and isinstance(default, str):
-        return [default]
-    iccs = _numbers("icc", default if given is None else given)
-    _check_range("icc", iccs, (iccs >= 0) & (iccs < 1), "at least 0 and less than 1")
-    return iccs
-
-
-def _grid(
-    n_donors: int | Sequence[int] | None, n_cells: float | Sequence[int] | None, iccs: Array | list[str], effects: Array
-) -> pd.DataFrame:
-    """All combinations, a row each, effects varying fastest."""
-    donors, cells = _numbers("n_donors", n_donors), _numbers("n_cells", n_cells)
-    _check_range("n_donors", donors, (donors >= 3) & (donors == np.round(donors)), "a whole number, 3 or more")
-    _check_range("n_cells", cells, cells >= 2, "2 or more")
-    whole = bool((cells == np.round(cells)).all())
-    rows = list(product(donors.astype(int), cells.astype(int) if whole else cells, iccs, effects))
-    return pd.DataFrame(rows, columns=["n_donors", "n_cells", "icc", "effect"])
-
-
-def _numbers(name: str, value: object) -> Array:
-    numbers = np.unique(np.atleast_1d(np.asarray(value, dtype=np.float64)))
-    _check_range(name, numbers, np.isfinite(numbers), "a finite number")
-    if numbers.size == 0:
-        msg = f"{name} is empty. Give a number or several."
-        raise ValueError(msg)
-    return numbers
-
-
-def _check_range(name: str, values: Array, allowed: NDArray[np.bool_], words: str) -> None:
-    if not allowed.all():
-        msg = f"{name}={values[~allowed][0]:g} is out of range: it must be {words}."
-        raise ValueError(msg)
-
-
-def _check_choices(alpha: float, method: str, n_simulations: int | None, seed: int, *, moderate: bool | None) -> None:
-    if not 0 < alpha < 1:
-        msg = f"alpha={alpha!r} is out of range: it must be between 0 and 1."
-        raise ValueError(msg)
-    if method not in METHODS:
-        msg = f"method={method!r} is unknown. {alternatives(str(method), METHODS)}"
-        raise ValueError(msg)
-    if moderate and method != "lrt":
-        msg = f"moderate=True with method={method!r} would need all genes of the study to come. Leave it out, or use 'lrt'."
-        raise ValueError(msg)
-    if n_simulations is not None and n_simulations < 100:
-        msg = f"n_simulations={n_simulations!r} is too few to tell a power by: give 100 or more."
-        raise ValueError(msg)
-    if seed < 0:
-        msg = f"seed={seed!r} is out of range: it must be 0 or more."
-        raise ValueError(msg)
-
-
-def _check_simulated(n_simulations: int | None, *, moderate: bool | None, known: bool) -> None:
-    """Refuse what has no meaning where the ICC is taken to be known."""
-    if known and moderate:
-        msg = (
-            f"moderate=True learns from the genes of a pilot how much donors differ. Give a fitted object "
-            f"(sc_lmm.tl.lmm_fit) of at least {FEWEST_GENES} genes, or leave moderate out."
-        )
-        raise ValueError(msg)
-    if known and n_simulations is not None:
-        msg = (
-            f"n_simulations={n_simulations} has no meaning here: at a known ICC nothing is simulated. Leave it out, or give "
-            f"a fitted pilot of at least {ENOUGH_GENES} genes, moderate=False or another method."
-        )
-        raise ValueError(msg)
-
-
-def _check_balanced(
-    formula: object, test: object, reference: object, gene: object, n_donors: object, n_cells: object
-) -> None:
-    of_design = {"formula": formula, "test": test, "reference": reference, "gene": gene}
-    given = [name for name, value in of_design.items() if value is not None]
-    if given:
-        msg = f"{given[0]} describes a design, and none was given. Add adata or a fit, or leave it out."
-        raise ValueError(msg)
-    missing = [name for name, value in {"n_donors": n_donors, "n_cells": n_cells}.items() if value is None]
-    if missing:
-        msg = (
-            f"Without a design, power needs {' and '.join(missing)}: for example power(effect=0.3, n_donors=24, "
-            f"n_cells=500). Or give a design: power(adata, formula, test, effect=0.3)."
-        )
-        raise ValueError(msg)
-
-
-def _check_design_arguments(*, paired: bool, gene: str | None, icc: object) -> None:
-    if paired:
-        msg = "paired=True is for two balanced groups. With a design the formula and the annotations say it; leave it out."
-        raise ValueError(msg)
-    if gene is not None and icc is not None:
-        msg = f"icc={icc!r} and gene={gene!r} say the same thing twice. Leave one of them out."
-        raise ValueError(msg)

@@ -15,6 +15,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from statsmodels.stats.multitest import multipletests
 
+from .calibration_factor import factor_readings
 from .calibration_few import few_genes
 from .calibration_figure import draw_figure
 from .calibration_genes import POPULATIONS, population
@@ -79,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen.output.mkdir(parents=True, exist_ok=True)
     if chosen.few:
         print(few_genes(plan, chosen.output, chosen.jobs))
+    elif chosen.factor:
+        print(factor_readings(plan, chosen.output, chosen.jobs))
     else:
         print(report(run(plan, chosen.jobs), chosen.output))
     print(f"\n{time.perf_counter() - start:.0f} s wall in {chosen.jobs} processes")

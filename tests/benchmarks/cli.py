@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import against, memory, report, scaling, speed
+from . import against, grouped, memory, report, scaling, speed
 from .bench import Bench, say
 from .peers import QUESTION
 from .plan import FULL, QUICK, SECTIONS
@@ -25,6 +25,7 @@ _RUN: dict[str, Callable[[Bench], Section]] = {
     "fits": speed.fits,
     "memory": memory.layouts,
     "cells": speed.cells,
+    "groups": grouped.groups,
     "donors": speed.donors,
     "first": speed.first,
     "import": speed.importing,

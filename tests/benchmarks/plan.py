@@ -9,7 +9,7 @@ TEST = "diagnosis"
 GROUP = "sample_id"
 COVARIATE = "sequencing_saturation"
 
-SECTIONS = ("call", "pass", "fits", "memory", "cells", "donors", "first", "import", "peers", "scaling")
+SECTIONS = ("call", "pass", "fits", "memory", "cells", "groups", "donors", "first", "import", "peers", "scaling")
 
 
 @dataclass(frozen=True)

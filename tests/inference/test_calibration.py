@@ -18,8 +18,7 @@ from sc_lmm._inference.calibration import calibrate, draw_parts
 from sc_lmm._inference.fitted import LmmFit
 from sc_lmm._model.deviance import Profile
 from sc_lmm._model.fit import fit_models
-from sc_lmm._statistics import null_model
-from sc_lmm._statistics.sufficient import sufficient_statistics
+from sc_lmm._statistics import null_model, sufficient_statistics
 
 
 def _load_simulation():

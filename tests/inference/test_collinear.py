@@ -21,7 +21,7 @@ from sc_lmm import DesignError
 from sc_lmm._design.model_matrix import build_design
 from sc_lmm._inference.degrees_of_freedom import judged_between
 from sc_lmm._inference.fitted import LmmFit
-from sc_lmm._statistics.sufficient import sufficient_statistics
+from sc_lmm._statistics import sufficient_statistics
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from cohorts import fitted
 from sc_lmm._design.model_matrix import build_design
 from sc_lmm._inference.degrees_of_freedom import _expected_information, _moments
 from sc_lmm._model.fit import fit_models
-from sc_lmm._statistics.sufficient import sufficient_statistics
+from sc_lmm._statistics import sufficient_statistics
 
 if TYPE_CHECKING:
     from sc_lmm._inference.fitted import LmmFit

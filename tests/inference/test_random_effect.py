@@ -16,7 +16,7 @@ from cohorts import fitted
 from sc_lmm._design.model_matrix import build_design
 from sc_lmm._inference.random_effect import null_distribution
 from sc_lmm._model.deviance import profile, spectrum
-from sc_lmm._statistics.sufficient import sufficient_statistics
+from sc_lmm._statistics import sufficient_statistics
 
 N_DRAWS = 100_000
 

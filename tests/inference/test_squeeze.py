@@ -12,7 +12,7 @@ from scipy import stats as distributions
 from sc_lmm._design.model_matrix import build_design
 from sc_lmm._inference.fitted import LmmFit
 from sc_lmm._inference.squeeze import squeeze
-from sc_lmm._statistics.sufficient import sufficient_statistics
+from sc_lmm._statistics import sufficient_statistics
 
 LIMMA = Path(__file__).parents[1] / "reference" / "limma_moderation.csv"
 

@@ -11,7 +11,7 @@ from scipy import stats as distributions
 
 from sc_lmm._design.model_matrix import build_design
 from sc_lmm._inference.fitted import LmmFit
-from sc_lmm._statistics.sufficient import sufficient_statistics
+from sc_lmm._statistics import sufficient_statistics
 
 METHODS = ("lrt", "between-within", "satterthwaite", "kenward-roger", "wald")
 FORMULA = "~ x + arm + type + (1 | donor)"

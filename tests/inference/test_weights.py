@@ -173,3 +173,36 @@ def test_weights_spread_over_six_decades():
     obs["wide"] = np.geomspace(1, 1e6, N)
     table = fitted(obs, Y, "wide").test("diagnosis").table
     assert table["pvals"].between(0, 1).all()
+
+
+def test_power_of_weighted_cells_is_that_of_their_precision():
+    """A noncentral F by the dense covariance of cells whose residual variance is one over their weight."""
+    rng = np.random.default_rng(6)
+    donor = np.repeat(np.arange(10), 12)
+    obs = pd.DataFrame({"donor": [f"d{j}" for j in donor], "arm": np.where(donor % 2, "case", "control")})
+    obs["depth"], obs["x"] = rng.lognormal(8, 1.2, donor.size), rng.normal(size=donor.size)
+    obs["x"] -= obs["x"].groupby(donor).transform("mean")  # so that it does not go along with the arm
+    obs.index = [f"cell{i}" for i in range(len(obs))]
+    icc, effect, adata = 0.1, 0.6, ad.AnnData(obs=obs)
+    found = sl.tl.power(
+        adata, "~ x + arm + (1 | donor)", "arm", effect=effect, icc=icc, weights="depth", reference="control"
+    )
+
+    w = obs["depth"].to_numpy() / obs["depth"].mean()
+    X = np.column_stack([np.ones(donor.size), obs["x"], donor % 2])
+    V = icc * (donor[:, None] == donor) + (1 - icc) * np.diag(1 / w)
+    variance = np.linalg.inv(X.T @ np.linalg.solve(V, X))[2, 2]
+    dof = donor.size - 3
+    expected = stats.ncf.sf(stats.f.ppf(0.95, 1, dof), 1, dof, effect**2 / variance)
+    np.testing.assert_allclose(found["power"], expected, rtol=1e-8)
+    plain = sl.tl.power(adata, "~ x + arm + (1 | donor)", "arm", effect=effect, icc=icc, reference="control")
+    assert abs(plain["power"][0] - expected) > 0.005
+
+
+def test_weights_of_a_power_belong_to_the_design_or_the_fit():
+    with pytest.raises(ValueError, match="weights describes a design, and none was given"):
+        sl.tl.power(effect=0.5, n_donors=8, n_cells=100, weights="depth")
+    adata = sl.datasets.brain_cohort(n_donors=8, n_cells=200, n_genes=5)
+    fit = sl.tl.lmm_fit(adata, "~ diagnosis + (1 | sample_id)")
+    with pytest.raises(ValueError, match="weights='age' belong to the fit"):
+        sl.tl.power(fit, test="diagnosis", effect=0.5, weights="age")

@@ -12,7 +12,7 @@ from sc_lmm._design.model_matrix import build_design
 from sc_lmm._model.deviance import coefficients, profile, spectrum
 from sc_lmm._model.fit import fit_models
 from sc_lmm._model.optimize import derivatives
-from sc_lmm._statistics.sufficient import sufficient_statistics
+from sc_lmm._statistics import sufficient_statistics
 
 FORMULAS = [
     "~ x + age + diagnosis + (1 | donor)",

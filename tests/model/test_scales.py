@@ -24,7 +24,7 @@ from scipy import sparse
 
 from sc_lmm._design.model_matrix import build_design
 from sc_lmm._model.fit import STATUS, Fit, fit_models
-from sc_lmm._statistics.sufficient import sufficient_statistics
+from sc_lmm._statistics import sufficient_statistics
 
 if TYPE_CHECKING:
     from pathlib import Path

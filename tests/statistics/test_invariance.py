@@ -21,8 +21,8 @@ import sc_lmm as sl
 from sc_lmm import LmmWarning
 from sc_lmm._design.model_matrix import build_design
 from sc_lmm._model.fit import fit_models
+from sc_lmm._statistics import SufficientStatistics, sufficient_statistics
 from sc_lmm._statistics import visit as _visit
-from sc_lmm._statistics.sufficient import SufficientStatistics, sufficient_statistics
 
 FORMULA = "~ x + diagnosis + (1 | donor)"
 quick = settings(deadline=None, max_examples=12, derandomize=True)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from sc_lmm import DesignError
 from sc_lmm._design.model_matrix import build_design
+from sc_lmm._statistics import sufficient_statistics
 from sc_lmm._statistics.standard import standard_form
-from sc_lmm._statistics.sufficient import sufficient_statistics
 
 quick = settings(deadline=None, max_examples=8, derandomize=True)
 N_DONORS = 9

@@ -15,8 +15,7 @@ from sc_lmm._design.hypothesis import term_hypotheses
 from sc_lmm._design.model_matrix import build_design
 from sc_lmm._inference.tests import likelihood_ratio
 from sc_lmm._model.fit import fit_models
-from sc_lmm._statistics import null_model
-from sc_lmm._statistics.sufficient import sufficient_statistics
+from sc_lmm._statistics import null_model, sufficient_statistics
 
 HERE = Path(__file__).parents[1] / "reference"
 SHARED = Path(__file__).parents[3] / "shared" / "reference"

@@ -255,7 +255,7 @@ def test_a_backed_file_is_read_and_the_results_stay_in_memory(backed):
 
 
 def test_what_would_need_a_file_of_its_own_is_refused_before_anything_is_read(backed, monkeypatch):
-    monkeypatch.setattr("sc_lmm.tl._lmm_de.fit_cells", lambda *_, **__: pytest.fail("the cells were read"))
+    monkeypatch.setattr("sc_lmm.tl._run.fit_cells", lambda *_, **__: pytest.fail("the cells were read"))
     with pytest.raises(ValueError, match=r"backed by a file, and a copy would need.*adata.to_memory\(\)"):
         run(backed, copy=True)
     with pytest.raises(ValueError, match=r"backed by a file, and a view that is written to would need.*to_memory\(\)"):
