@@ -10,7 +10,7 @@ import numpy as np
 from ._anndata import Expression, read_expression
 from ._design import Design, build_design
 from ._errors import listing, warn
-from ._inference import LmmFit
+from ._inference import LmmFit, check_workers
 from ._report import audit_terms
 from ._statistics import (
     SufficientStatistics,
@@ -62,6 +62,7 @@ def fit_each(
     show_progress: bool | None,
 ) -> list[LmmFit]:
     """Visit the cells of several checked designs, each with the positions in obs of the cells that it was made of."""
+    check_workers(n_jobs)
     check_matrix(source.matrix)
     counts = _warn_of_counts(source)
     each = [(design, source.rows[cells[design.kept]]) for design, cells in groups]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 # Programs, not tests; --doctest-modules would import them.
-collect_ignore = ["benchmarks"]
+collect_ignore = ["benchmarks", *(f"fuzz/{path.name}" for path in (Path(__file__).parent / "fuzz").glob("[!t]*.py"))]
 
 # numba takes no lock on its cache: two processes that compile one kernel for two dtypes at the same time can leave an
 # index that names the wrong code. So each parallel test process has its own; must be set before numba is imported.

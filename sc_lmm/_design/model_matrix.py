@@ -265,6 +265,9 @@ def _matrix(
 
 
 def _check_columns(X: NDArray[np.float64], names: Sequence[str]) -> None:
+    if not names:
+        msg = "The formula has no fixed effect, not even an intercept. Leave out '0 +' or '- 1', or add a covariate."
+        raise DesignError(msg)
     for name, column in zip(names, X.T, strict=True):
         if not np.isfinite(column).all():
             n_bad = int((~np.isfinite(column)).sum())

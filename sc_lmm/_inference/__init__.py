@@ -1,6 +1,7 @@
 """A question about fitted models -> its answer: tests, p-values, intervals, predictions and power."""
 
 from .answers import Choices, is_moderated
+from .estimates import check_workers
 from .fitted import LmmFit
 from .grouped import GroupedResult, LmmFits
 from .permutation import Exchange, draw_orders, plan_exchange
@@ -18,7 +19,7 @@ from .power import (
 )
 from .prior import ENOUGH_GENES, FEWEST_GENES
 from .summary import GeneSummary, TestResult
-from .tests import METHODS, check_choices
+from .tests import METHODS, check_choices, check_seed
 
 __all__ = [
     "Choices",
@@ -39,6 +40,8 @@ __all__ = [
     "balanced_power",
     "balanced_statistics",
     "check_choices",
+    "check_seed",
+    "check_workers",
     "cohorts",
     "draw_orders",
     "is_moderated",

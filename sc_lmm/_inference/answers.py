@@ -35,7 +35,7 @@ class Choices:
 
     def __post_init__(self) -> None:
         """Refuse what does not exist or does not go together."""
-        check_choices(self.method, self.corr_method, conf_level=self.conf_level)
+        check_choices(self.method, self.corr_method, conf_level=self.conf_level, seed=self.seed)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -97,3 +98,13 @@ class Estimates(BaseEstimates[Fit]):
         if key not in self._calibrations:
             self._calibrations[key] = calibrate(self.stats.genes(slice(0, 1)), hypothesis, seed=seed)
         return self._calibrations[key]
+
+
+def check_workers(n_jobs: object) -> None:
+    """Refuse what joblib has no meaning for, before anything is read."""
+    if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, Integral) or n_jobs == 0):
+        msg = (
+            f"n_jobs={n_jobs!r} must be a number of workers, 1 or more, or -1 for one per processor. "
+            f"Leave it out to follow joblib.parallel_config."
+        )
+        raise ValueError(msg)

@@ -126,6 +126,9 @@ class LmmFit:
         name = find_term(self.coding, term)
         check_marginal(self.coding, name, "dropped")
         coding = self.coding.without(name)
+        if not coding.coef_names:
+            msg = f"Term {name!r} is the only fixed effect, and a model has one at least. Fit a formula with an intercept."
+            raise DesignError(msg)
         keep = [self.coding.coef_names.index(c) for c in coding.coef_names]
         eye = np.eye(len(self.coding.coef_names))
         stats = null_model(self.stats, Hypothesis(name, eye[self.coding.terms[name]]))

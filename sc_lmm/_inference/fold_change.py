@@ -31,8 +31,11 @@ def log2_fold_changes(
     if hypothesis.df > 1:
         return np.full(coef.size, np.nan)
     reference = beta @ reference_row(stats, coding, hypothesis.L[0])
-    low, high = (np.maximum(np.expm1(mean * np.log(log_base)), 0.0) for mean in (reference, reference + coef))
-    return np.log2((high + _SMALLEST) / (low + _SMALLEST))
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # NaN where no number holds the means, so that they are no logarithms
+        low, high = (np.maximum(np.expm1(mean * np.log(log_base)), 0.0) for mean in (reference, reference + coef))
+        return np.where(np.isfinite(low + high), np.log2((high + _SMALLEST) / (low + _SMALLEST)), np.nan)
 
 
 def reference_row(stats: SufficientStatistics, coding: Coding, L: Array) -> Array:

@@ -25,10 +25,10 @@ def chi2_logsf(x: Array, df: int) -> Array:
     """
     x = np.asarray(x, dtype=np.float64)
     log_q = np.log(2) + stats.norm.logsf(np.sqrt(x)) if df % 2 else -x / 2
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # log 0, and genes without a ratio, which are NaN and stay so
         log_half = np.log(x / 2)
-    for k in range(3 if df % 2 else 4, df + 1, 2):
-        log_q = np.logaddexp(log_q, (k / 2 - 1) * log_half - x / 2 - special.gammaln(k / 2))
+        for k in range(3 if df % 2 else 4, df + 1, 2):
+            log_q = np.logaddexp(log_q, (k / 2 - 1) * log_half - x / 2 - special.gammaln(k / 2))
     return log_q
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -159,8 +160,18 @@ def adjust(pval: Array, corr_method: str) -> Array:
     return adjusted
 
 
-def check_choices(method: str, corr_method: str, *, conf_level: float | None = None, reml: bool | None = None) -> None:
+def check_seed(seed: object) -> None:
+    """Refuse what is no seed: results depend on it, so it is a number that can be written down."""
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0:
+        msg = f"seed={seed!r} must be a whole number, 0 or more."
+        raise ValueError(msg)
+
+
+def check_choices(
+    method: str, corr_method: str, *, conf_level: float | None = None, reml: bool | None = None, seed: int = 0
+) -> None:
     """Refuse choices that do not exist or do not go together."""
+    check_seed(seed)
     if method not in METHODS:
         msg = f"method={method!r} is unknown. {alternatives(str(method), METHODS)}"
         raise ValueError(msg)

@@ -199,8 +199,20 @@ class SufficientStatistics:
 
 
 def null_model(stats: SufficientStatistics, hypothesis: Hypothesis) -> SufficientStatistics:
-    """Statistics of the model in which the hypothesis holds: beta in the null space of L."""
-    return stats.restrict(linalg.null_space(standard_rows(stats, hypothesis.L)))
+    """Statistics of the model in which the hypothesis holds: beta in the null space of L.
+
+    It is spanned by combinations of the user's columns, each of which is known to all its digits, also where those that
+    the hypothesis takes out all but determine the others. A hypothesis about the intercept is of means far from zero,
+    which `columns` are without, and is put in standardised coefficients.
+    """
+    rows = standard_rows(stats, hypothesis.L)
+    if stats.origin.any() and stats.ones is not None and np.abs(rows @ stats.ones).max() > TOLERANCE:
+        return stats.restrict(linalg.null_space(rows))
+    length = np.linalg.norm(stats.columns, axis=0)
+    length[length == 0] = 1.0
+    rows = hypothesis.L / np.abs(hypothesis.L).max(axis=1, keepdims=True) / length
+    kept = linalg.null_space(rows / np.abs(rows).max(axis=1, keepdims=True))
+    return stats.restrict(np.linalg.qr(stats.columns / length @ kept)[0])
 
 
 def standard_rows(stats: SufficientStatistics, L: Array) -> Array:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._anndata import DEFAULT_KEY, read_entry
+from .._docs import doc_params
+from .._inference import LmmFit
+from .._read import fit_formula
+
 if TYPE_CHECKING:
     import pandas as pd
+    from anndata import AnnData
 
-    from .._inference import LmmFit
 
-
-def variance_partition_df(fit: LmmFit) -> pd.DataFrame:
+@doc_params
+def variance_partition_df(adata: AnnData | LmmFit, *, key: str = DEFAULT_KEY) -> pd.DataFrame:
     r"""Share of each term in the variance of every gene, as variancePartition defines it.
 
     .. math:: \frac{\mathrm{var}(X_t \hat\beta_t)}{\sum_s \mathrm{var}(X_s \hat\beta_s) + \sum_g \hat\sigma_g^2 + \hat\sigma^2},
@@ -21,13 +26,20 @@ def variance_partition_df(fit: LmmFit) -> pd.DataFrame:
 
     Parameters
     ----------
-    fit
-        Fitted object from :func:`sc_lmm.tl.lmm_fit`.
+    adata
+        Annotated data with a run of :func:`sc_lmm.tl.lmm_de`, whose cells are read again, or a fitted object from
+        :func:`sc_lmm.tl.lmm_fit`.
+    {key}
 
     Returns
     -------
     Table with a row per gene, whose columns are the fixed terms, the groupings and ``residual``; rows sum to one, and are
     NaN for genes that could not be fitted.
+
+    Raises
+    ------
+    KeyError
+        If there is no run under `key`.
 
     References
     ----------
@@ -42,4 +54,8 @@ def variance_partition_df(fit: LmmFit) -> pd.DataFrame:
     >>> sl.get.variance_partition_df(fit).columns.tolist()
     ['sequencing_saturation', 'diagnosis', 'sample_id', 'residual']
     """
-    return fit.variance_partition()
+    if isinstance(adata, LmmFit):
+        return adata.variance_partition()
+    params = read_entry(adata, key)["params"]
+    how = {"weights": params.get("weights"), "layer": params.get("layer"), "use_raw": bool(params["use_raw"])}
+    return fit_formula(adata, str(params["formula"]), **how, show_progress=False).variance_partition()

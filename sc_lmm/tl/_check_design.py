@@ -59,8 +59,14 @@ def check_design(
         Level that the others are compared with, of the tested factor or else of the only one that has it, or a dict
         from factors to levels. By default the first category.
     {weights}
-    groupby, groups, min_cells, min_donors
-        Report on the design of each group of cells, as in :func:`sc_lmm.tl.lmm_de`.
+    groupby
+        Column of ``adata.obs``, such as the cell type: report on the design of each of its groups of cells.
+    groups
+        Groups to report on. By default all that have cells.
+    min_cells
+        Cells that a donor needs in a group; those of a donor with fewer are left out of it.
+    min_donors
+        Donors that a group needs.
 
     Returns
     -------

@@ -213,7 +213,7 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     >>> table.columns[:4].tolist()
     ['names', 'coef', 'se', 'ci_low']
     """
-    check_choices(method, corr_method, conf_level=conf_level, reml=reml)
+    check_choices(method, corr_method, conf_level=conf_level, reml=reml, seed=seed)
     check_destination(adata, key_added, copy=copy)
     test = read_test(test)
     grouping = grouping_of(groupby, groups, min_cells=min_cells, min_donors=min_donors, min_pct=min_pct)

@@ -15,7 +15,7 @@ from .._design import build_design, check_one_intercept, find_term
 from .._docs import doc_params
 from .._errors import DesignError, alternatives
 from .._groups import Model, fit_groups, grouping_of, groups_of, warn_of_missing
-from .._inference import ENOUGH_GENES, METHODS, Choices, draw_orders, is_moderated, plan_exchange
+from .._inference import ENOUGH_GENES, METHODS, Choices, check_seed, draw_orders, is_moderated, plan_exchange
 from .._progress import progress_bar
 from .._read import fit_cells
 from .._report import audit_terms
@@ -201,6 +201,7 @@ def permutation_check(
     >>> check.exchanged
     'diagnosis dealt out anew among all sample_id'
     """
+    check_seed(seed)
     how = _Permuting(_choices_of(methods), tuple(alphas), n_permutations, seed)
     workers: dict[str, Any] = {"n_jobs": n_jobs, "show_progress": show_progress}
     grouping = grouping_of(groupby, groups, min_cells=min_cells, min_donors=min_donors, min_pct=min_pct)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from .._errors import alternatives
-from .._inference import ENOUGH_GENES, FEWEST_GENES, METHODS
+from .._inference import ENOUGH_GENES, FEWEST_GENES, METHODS, check_seed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,9 +70,7 @@ def check_choices(alpha: float, method: str, n_simulations: int | None, seed: in
     if n_simulations is not None and n_simulations < 100:
         msg = f"n_simulations={n_simulations!r} is too few to tell a power by: give 100 or more."
         raise ValueError(msg)
-    if seed < 0:
-        msg = f"seed={seed!r} is out of range: it must be 0 or more."
-        raise ValueError(msg)
+    check_seed(seed)
 
 
 def check_simulated(n_simulations: int | None, *, moderate: bool | None, known: bool) -> None:

@@ -252,3 +252,37 @@ def test_the_ratio_of_twins_is_that_of_lme4(tmp_path: Path):
     ours = [fitted(obs, formula, obs[["y"]].to_numpy()).ml.loglik[0] for formula in formulas]
     assert ours[1] - ours[0] > 0.1  # there is something to be lost
     np.testing.assert_allclose(ours, np.array(loglik, dtype=float), atol=1e-6)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1e2, 1e4])
+def test_taking_one_of_a_pair_out_is_the_fit_without_it(ratio):
+    """The null model is the one that is fitted to the other columns, also where a twin in it differs within donors alone."""
+    obs = cohort(3)
+    obs["twin"] = obs["age"] + 2.0**-21 * obs["z"]
+    rng = np.random.default_rng(5)
+    donor = obs["donor"].cat.codes.to_numpy()
+    Y = ratio * (obs["age"].to_numpy()[:, None] + 0.1 * rng.normal(size=(N_DONORS, 6))[donor]) + rng.normal(
+        size=(len(obs), 6)
+    )
+    fit = fitted(obs, "x + age + twin + day", Y)
+    for tested, rest in ((["age", "x"], "twin + day"), (["age"], "x + twin + day"), (["twin", "day"], "x + age")):
+        alone = fitted(obs, rest, Y)
+        for got in (fit.test(tested, calibrate=False).table["loglik_null"], _without(fit, tested).ml.loglik):
+            np.testing.assert_allclose(got, alone.ml.loglik, rtol=0, atol=1e-7)
+
+
+def _without(fit: LmmFit, terms: list[str]) -> LmmFit:
+    for term in terms:
+        fit = fit.drop(term)
+    return fit
+
+
+@pytest.mark.parametrize("unit", [1.0, 2.0**-30])
+def test_the_restricted_likelihood_keeps_its_digits_under_powers_of_a_far_number(unit):
+    """log|X'X| does not depend on the origin of x: the powers of x are those of its deviations and a unit triangle."""
+    obs = cohort(4)
+    step = obs["x"]
+    far = obs.assign(x=unit * (step + 4096.0))  # its square is exact as well
+    near = obs.assign(x=unit * step)
+    restricted = [fitted(data, "x + I(x**2) + arm").reml.loglik for data in (far, near)]
+    np.testing.assert_allclose(*restricted, rtol=0, atol=1e-7)

@@ -22,11 +22,12 @@ DONOR = np.repeat(np.arange(M), K)
 def cohort() -> pd.DataFrame:
     rng = np.random.default_rng(0)
     obs = pd.DataFrame({"donor": pd.Categorical([f"d{j}" for j in DONOR]), "x": rng.normal(size=M * K) + DONOR / 4})
-    return obs.assign(arm=np.where(DONOR % 2, "case", "control"), type=rng.choice(["B", "NK", "T"], M * K))
+    obs = obs.assign(arm=np.where(DONOR % 2, "case", "control"), type=rng.choice(["B", "NK", "T"], M * K))
+    return obs.assign(depth=10 ** rng.uniform(-3, 3, M * K))
 
 
-def fitted(Y: np.ndarray, formula: str = FORMULA, obs: pd.DataFrame | None = None) -> LmmFit:
-    design = build_design(formula, cohort() if obs is None else obs)
+def fitted(Y: np.ndarray, formula: str = FORMULA, weights: str | None = None) -> LmmFit:
+    design = build_design(formula, cohort(), weights=weights)
     stats = sufficient_statistics(Y, design, show_progress=False)
     return LmmFit(design.coding, stats, pd.RangeIndex(Y.shape[1]).astype(str), show_progress=False)
 
@@ -60,8 +61,18 @@ INVALID = {"zero": "constant", "constant": "constant", "of the donor": "failed",
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("unit", [1.0, 1e-140, 1e140])
 def test_valid_is_valid_in_every_column(formula, method, unit):
+    check_valid(formula, method, unit)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("unit", [1.0, 1e-140, 1e140])
+def test_valid_is_valid_with_weights_of_six_decades(method, unit):
+    check_valid(FORMULA, method, unit, "depth")
+
+
+def check_valid(formula: str, method: str, unit: float, weights: str | None = None) -> None:
     names, Y = list(genes()), np.column_stack(list(genes().values())) * unit
-    fit = fitted(Y, formula)
+    fit = fitted(Y, formula, weights)
     tests = ["x", "type", "(1 | donor)", "cond(arm='case') - cond(arm='control')"]
     for test in tests:
         for table in fit.test(test, method=method).tables.values():
@@ -82,12 +93,17 @@ def test_valid_is_valid_in_every_column(formula, method, unit):
 
 
 @settings(deadline=None, max_examples=10, derandomize=True)
-@given(st.integers(0, 2**32 - 1), st.floats(-150, 150), st.sampled_from([0.0, 1e-2, 1.0, 1e3, 1e6]))
-def test_units_of_expression_change_units_alone(seed, exponent, ratio):
+@given(
+    st.integers(0, 2**32 - 1),
+    st.floats(-150, 150),
+    st.sampled_from([0.0, 1e-2, 1.0, 1e3, 1e6]),
+    st.sampled_from([None, "depth"]),
+)
+def test_units_of_expression_change_units_alone(seed, exponent, ratio, weights):
     rng = np.random.default_rng(seed)
     unit = 2.0 ** round(exponent / np.log10(2))
     Y = (ratio * rng.normal(size=(M, 6))[DONOR] + rng.normal(size=(M * K, 6))) / max(10 * ratio, 10)
-    one, other = fitted(Y), fitted(unit * Y)
+    one, other = fitted(Y, weights=weights), fitted(unit * Y, weights=weights)
     for method in METHODS:
         for test in ("x", "arm", "type"):
             plain, scaled = (fit.test(test, method=method).table for fit in (one, other))

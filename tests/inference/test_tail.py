@@ -90,3 +90,9 @@ def test_without_a_statistic_or_degrees_of_freedom_there_is_no_tail():
     assert np.isnan(f_logsf(x, 1, df2)).all()
     assert np.isnan(chi2_logsf(np.array([np.nan]), 1)).all()
     assert chi2_logsf(np.array([0.0]), 1)[0] == 0
+
+
+@pytest.mark.parametrize("df", range(1, 12))
+def test_a_gene_without_a_ratio_has_no_tail_among_others_that_have(df):
+    x = np.array([np.nan, 0.0, 3.0, 900.0] * 4)
+    np.testing.assert_allclose(chi2_logsf(x, df)[:3], [np.nan, 0, stats.chi2.logsf(3, df)], rtol=1e-12, atol=1e-12)

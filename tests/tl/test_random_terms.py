@@ -37,7 +37,7 @@ def cells(n_donors: int = 8, n_genes: int = 240, n: int = 960, seed: int = 0) ->
         index=[f"c{k}" for k in range(n)],
     )
     sd = rng.choice([0.0, 0.2, 0.4], (3, n_genes))
-    Y = 3 + rng.normal(0, 1, (n, n_genes))
+    Y = 10 + rng.normal(0, 1, (n, n_genes))
     Y += (sd[0] * rng.normal(0, 1, (n_donors, n_genes)))[donor] + (sd[1] * rng.normal(0, 1, (4, n_genes)))[batch]
     Y += stim[:, None] * (sd[2] * rng.normal(0, 1, (n_donors, n_genes)))[donor]
     Y[:, :20] += 1.5 * stim[:, None]
@@ -165,7 +165,9 @@ REFUSED = {
 def test_what_no_data_can_tell_is_refused_before_anything_is_read(adata, name):
     formula, reason = REFUSED[name]
     rng = np.random.default_rng(0)
-    obs = adata.obs.assign(one="x", cell=adata.obs_names, same=adata.obs["donor"] + "s", twice=2 * adata.obs["depth"])
+    obs = adata.obs.assign(
+        one="x", cell=adata.obs_names, same=adata.obs["donor"].astype(str) + "s", twice=2 * adata.obs["depth"]
+    )
     obs = obs.assign(**{f"x{k}": rng.normal(0, 1, adata.n_obs) for k in (2, 3, 4)})
     with pytest.raises(DesignError, match=reason):
         sl.tl.lmm_de(ad.AnnData(obs=obs, var=adata.var), formula, "depth" if "depth" in formula else "condition")
