@@ -53,7 +53,7 @@ def _predict(stats: SufficientStatistics, fit: TermFit, groupings: Sequence[Grou
     """Effects and their conditional standard deviations."""
     X, y = stats.coordinates_X, stats.coordinates_Y[:, 0]
     roots = [_root(fit.gamma(g)[0]) for g in groupings]
-    Lambda = sparse.block_diag([np.kron(np.eye(g.n_levels), root) for g, root in zip(groupings, roots, strict=True)])
+    Lambda = _by_level(groupings, roots)
     Z = sparse.csr_array(sparse.hstack([g.coordinates.matrix for g in groupings]) @ Lambda)
     A = (Z.T @ Z).toarray() + np.eye(Z.shape[1])
     factor = linalg.cho_factor(A)
@@ -62,10 +62,15 @@ def _predict(stats: SufficientStatistics, fit: TermFit, groupings: Sequence[Grou
         X.T @ X - ZtX.T @ linalg.cho_solve(factor, ZtX), X.T @ y - ZtX.T @ linalg.cho_solve(factor, Zty)
     )
     u = linalg.cho_solve(factor, Zty - ZtX @ beta)
-    to_user = sparse.block_diag([np.kron(np.eye(g.n_levels), g.basis) for g in groupings]) @ Lambda
-    to_user = sparse.csr_array(to_user)
+    to_user = sparse.csr_array(_by_level(groupings, [g.basis for g in groupings]) @ Lambda)
     spread = to_user @ linalg.solve(A, to_user.T.toarray(), assume_a="pos")
     return to_user @ u, np.sqrt(fit.sigma2[0] * np.maximum(np.diag(spread), 0.0))
+
+
+def _by_level(groupings: Sequence[Grouping], matrices: Sequence[Array]) -> sparse.csr_array:
+    """The matrix of each grouping for every one of its levels, block diagonal."""
+    parts = [sparse.kron(sparse.eye_array(g.n_levels), A) for g, A in zip(groupings, matrices, strict=True)]
+    return sparse.csr_array(sparse.block_diag([sparse.coo_array(part) for part in parts]))
 
 
 def _root(gamma: Array) -> Array:

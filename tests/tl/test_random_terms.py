@@ -121,7 +121,7 @@ def test_shares_of_variance_sum_to_one_and_are_those_of_the_estimates(adata):
 def test_a_random_term_is_tested_given_the_others(adata):
     rng = np.random.default_rng(3)
     without = adata.copy()
-    without.X = adata.X - pd.DataFrame(adata.X).groupby(adata.obs["batch"].to_numpy()).transform("mean").to_numpy()
+    without.X = 10 + adata.X - pd.DataFrame(adata.X).groupby(adata.obs["batch"].to_numpy()).transform("mean").to_numpy()
     without.X += rng.normal(0, 0.3, (8, adata.n_vars))[adata.obs["donor"].astype("category").cat.codes]
     fit = sl.tl.lmm_fit(without, FORMULAS["crossed"][0])
     assert (fit.test("(1 | donor)").table["pvals"] < 0.05).mean() > 0.6
@@ -131,8 +131,11 @@ def test_a_random_term_is_tested_given_the_others(adata):
 def test_a_ratio_alone_is_calibrated_by_simulation(adata):
     fit = sl.tl.lmm_fit(adata, FORMULAS["crossed"][0])
     table = fit.test("arm", moderate=False).table
-    assert table["calibration"].between(1.1, 1.6).all()  # 8 donors: E[LRT] is about n log(1 + 1/(6 - 2)) beyond 1
-    assert (table["pvals"] > table["pvals_chi2"]).all()
+    varies = (table["sd_donor"] > 0.2).to_numpy()
+    # As of one intercept with these donors, whose factor is found in another way.
+    one = sl.tl.lmm_fit(adata, "~ arm + (1 | donor)").test("arm", moderate=False).table["calibration"]
+    np.testing.assert_allclose(table["calibration"][varies].mean(), one[varies].mean(), rtol=0.06)
+    assert (table["pvals"] > table["pvals_chi2"])[varies].all()
 
 
 def test_what_a_report_tells_to_type_can_be_typed(adata):
@@ -170,7 +173,9 @@ def test_what_no_data_can_tell_is_refused_before_anything_is_read(adata, name):
     )
     obs = obs.assign(**{f"x{k}": rng.normal(0, 1, adata.n_obs) for k in (2, 3, 4)})
     with pytest.raises(DesignError, match=reason):
-        sl.tl.lmm_de(ad.AnnData(obs=obs, var=adata.var), formula, "depth" if "depth" in formula else "condition")
+        sl.tl.lmm_de(
+            ad.AnnData(adata.X, obs=obs, var=adata.var), formula, "depth" if "depth" in formula else "condition"
+        )
 
 
 def test_power_and_permutations_say_what_they_are_of(adata):
