@@ -12,9 +12,9 @@ from .hypothesis import (
     find_term,
     hypotheses_of,
     is_random_term,
+    random_term_of,
     read_test,
     tested_column,
-    tested_random_term,
 )
 from .model_matrix import Design, build_design
 from .random import RandomEffects, RandomTerm, check_one_intercept
@@ -46,7 +46,7 @@ __all__ = [
     "read_term",
     "read_test",
     "tested_column",
-    "tested_random_term",
+    "random_term_of",
     "triangle",
     "unit",
 ]

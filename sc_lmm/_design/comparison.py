@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._errors import DesignError
-from .hypothesis import hypotheses_of, tested_random_term
+from .hypothesis import hypotheses_of, random_term_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ class Comparison:
 
 def comparisons_of(coding: Coding, test: TestSpec) -> dict[str, Comparison]:
     """Comparisons of a test by name, in order."""
-    random = tested_random_term(test, coding)
+    random = random_term_of(test, coding)
     if random is not None:
         return {str(random): Comparison()}
     grids: dict[str, _Grid | None] = {}

@@ -61,10 +61,10 @@ def read_test(test: object) -> str | list[str] | dict[str, str]:
 
 def is_random_term(test: TestSpec, coding: Coding) -> bool:
     """Whether the test is of a random term, e.g. ``(1 | group)``."""
-    return tested_random_term(test, coding) is not None
+    return random_term_of(test, coding) is not None
 
 
-def tested_random_term(test: TestSpec, coding: Coding) -> RandomSpec | None:
+def random_term_of(test: TestSpec, coding: Coding) -> RandomSpec | None:
     """The random term of the formula that a test is of."""
     wanted = {spec.key for spec in read_random_terms(test)} if isinstance(test, str) else set()
     return next((spec for spec in coding.formula.random if {spec.key} == wanted), None)
@@ -72,7 +72,7 @@ def tested_random_term(test: TestSpec, coding: Coding) -> RandomSpec | None:
 
 def tested_column(coding: Coding, test: TestSpec) -> tuple[str, str]:
     """Annotation behind the tested coefficients and what its levels are compared with, for scanpy's plots."""
-    random = tested_random_term(test, coding)
+    random = random_term_of(test, coding)
     if random is not None:
         return random.grouping, "no variance"
     hypotheses = hypotheses_of(coding, test)

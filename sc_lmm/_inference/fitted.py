@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._design import Hypothesis, TestSpec, check_marginal, find_term, hypotheses_of, tested_random_term
+from .._design import Hypothesis, TestSpec, check_marginal, find_term, hypotheses_of, random_term_of
 from .._errors import DesignError, alternatives, warn
 from .._statistics import null_model
 from .._words import unit
@@ -89,7 +89,7 @@ class LmmFit:
         """Test a term, several terms, contrasts, or the random term; see :func:`sc_lmm.tl.lmm_de`."""
         choices = Choices(method, calibrate, moderate, conf_level, corr_method, seed)
         self.warn(test)
-        random = tested_random_term(test, self.coding)
+        random = random_term_of(test, self.coding)
         if random is not None:
             found = answer_variance(self.estimates, random, seed)
             return TestResult({str(random): self._table(found, corr_method)}, "rlrt")

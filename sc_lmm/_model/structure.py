@@ -173,21 +173,31 @@ def structure(stats: SufficientStatistics, *, lead: int | None = None) -> Struct
         lead_x=lead_x,
         within_zz=within_zz,
         whitening=_whitening(within_zz, within_zx, within_xx, lengths),
-        shared=Shared(
-            **_flat(T, lead_z, lead_x, within_zz, lead_part, rest_part),
-            within_zx=within_zx,
-            within_xx=within_xx,
-            entries=lead_entries(groupings[0].pairs, groupings[0].r),
-            lead_x=lead_x,
-            rest_pairs=np.array([(g.r, a, b) for g in groupings[1:] for a, b in g.pairs], dtype=np.int64).reshape(
-                -1, 3
-            ),
-            rest_at=_places(groupings[1:], part_of),
+        shared=_contiguous(
+            Shared(
+                **_flat(T, lead_z, lead_x, within_zz, lead_part, rest_part),
+                within_zx=within_zx,
+                within_xx=within_xx,
+                entries=lead_entries(groupings[0].pairs, groupings[0].r),
+                lead_x=lead_x,
+                rest_pairs=np.array([(g.r, a, b) for g in groupings[1:] for a, b in g.pairs], dtype=np.int64).reshape(
+                    -1, 3
+                ),
+                rest_at=_places(groupings[1:], part_of),
+            )
         ),
         n_cells=stats.n_cells,
         log_det_basis=log_det_basis(stats),
         log_weights=stats.log_weights,
     )
+
+
+def _contiguous(shared: Shared) -> Shared:
+    """The same arrays in one layout, so that loops are compiled once."""
+    arrays: dict[str, Any] = {
+        name: np.ascontiguousarray(array) for name, array in shared._asdict().items() if isinstance(array, np.ndarray)
+    }
+    return shared._replace(**arrays)
 
 
 def _components(groupings: Sequence[Grouping]) -> list[Indices]:
