@@ -156,6 +156,7 @@ def _tested_rows(a: Anatomy, test: TestSpec | None) -> dict[str, dict[str, Array
 def _term_facts(a: Anatomy, name: str) -> TermFacts:
     columns = a.columns(name)
     aliases = a.aliases_of(name)
+    own = stratum(a.design, columns)
     within, between = a.within[columns].sum(), a.between[columns].sum()
     crossing = a.crossings.get(name)
     levels = crossing.levels if crossing else ()
@@ -168,7 +169,7 @@ def _term_facts(a: Anatomy, name: str) -> TermFacts:
         between_share=_between_share(a, columns),
         donors={level: int(n) for level, n in zip(levels, donors, strict=True)},
         cells={level: int(n) for level, n in zip(levels, cells, strict=True)},
-        max_df=0 if aliases else max_df(a, columns),
+        max_df=0 if aliases else max_df(a, columns) if own is None else own.df,
         estimable=not aliases,
         aliases=tuple(str(alias) for alias in aliases),
     )
@@ -187,10 +188,10 @@ def _all_random_facts(a: Anatomy) -> tuple[RandomFacts, ...]:
     if not design.effects:
         return (_random_facts(a),)
     ordered = sorted(design.effects, key=lambda effects: effects.grouping != a.group)
-    return tuple(_effect_facts(design, effects) for effects in ordered)
+    return tuple(_effect_facts(design, effects, ordered[k + 1 :]) for k, effects in enumerate(ordered))
 
 
-def _effect_facts(design: Design, effects: RandomEffects) -> RandomFacts:
+def _effect_facts(design: Design, effects: RandomEffects, later: Sequence[RandomEffects]) -> RandomFacts:
     sizes = np.bincount(effects.codes, design.random.weights, minlength=len(effects.levels)).astype(np.float64)
     return RandomFacts(
         name=effects.grouping,
@@ -200,7 +201,7 @@ def _effect_facts(design: Design, effects: RandomEffects) -> RandomFacts:
         largest=int(sizes.max()),
         effective_levels=float(sizes.sum() ** 2 / (sizes @ sizes)),
         effective_cells=float(sizes.size / (1 / sizes).sum()),
-        relations=relations(design, effects),
+        relations=relations(effects, later),
         text=effects.written,
     )
 

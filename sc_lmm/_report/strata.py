@@ -66,9 +66,9 @@ def described_by(design: Design, columns: Sequence[int]) -> Design:
     return design.regrouped(RandomTerm(effects.grouping, effects.levels, effects.codes, design.random.weights))
 
 
-def relations(design: Design, effects: RandomEffects) -> tuple[str, ...]:
-    """How a grouping lies to the others of the formula."""
-    others = {e.grouping: e for e in design.effects if e.grouping != effects.grouping}
+def relations(effects: RandomEffects, later: Sequence[RandomEffects]) -> tuple[str, ...]:
+    """How a grouping lies to those that come after it."""
+    others = {e.grouping: e for e in later if e.grouping != effects.grouping}
     return tuple(_relation(effects, other) for other in others.values())
 
 
@@ -98,7 +98,8 @@ def _reused_labels(design: Design) -> Iterator[Verdict]:
     """Labels of a nested column that stand for different things in different levels of the outer one."""
     for spec in design.formula.random:
         outer = ":".join(spec.columns[:-1])
-        if not outer or outer not in {effects.grouping for effects in design.effects}:
+        nested = outer in {effects.grouping for effects in design.effects}
+        if not nested or spec.columns[-1] in design.formula.variables:
             continue
         inner = next(effects for effects in design.effects if effects.grouping == spec.grouping)
         labels: dict[str, int] = {}
@@ -118,7 +119,7 @@ def _reused_labels(design: Design) -> Iterator[Verdict]:
 
 def _relation(one: RandomEffects, other: RandomEffects) -> str:
     pairs = np.unique(one.codes.astype(np.int64) * len(other.levels) + other.codes).size
-    if pairs == len(one.levels):  # as in _is_nested
+    if pairs == len(one.levels):
         return f"{one.grouping} is nested in {other.grouping}."
     if pairs == len(other.levels):
         return f"{other.grouping} is nested in {one.grouping}."

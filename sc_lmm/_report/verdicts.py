@@ -46,14 +46,15 @@ def design_verdicts(a: Anatomy, tests: Sequence[TestFacts], left_out: Collection
     yield from refused
     if tests and not refused:
         yield from _test_verdicts(a, tests, left_out)
-    if not tests:
+    if not tests and not a.design.effects:
         yield from _constant_within(a, [t for t, c in a.crossings.items() if c.constant and not c.divides])
     yield from column_verdicts(a, [test.term for test in tests])
 
 
 def _test_verdicts(a: Anatomy, tests: Sequence[TestFacts], left_out: Collection[str]) -> Iterator[Verdict]:
     for test in tests:
-        yield from _constant_within(a, [] if a.within[a.columns(test.term)].any() else [test.term])
+        is_told = test.judged_by or a.within[a.columns(test.term)].any()
+        yield from _constant_within(a, [] if is_told else [test.term])
     yield from within_verdicts(a, tests, left_out)
     yield from _few_donors(a, tests)
     for test in tests:

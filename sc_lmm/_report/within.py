@@ -27,11 +27,9 @@ if TYPE_CHECKING:
 def within_verdicts(a: Anatomy, tests: Sequence[TestFacts], left_out: Collection[str]) -> Iterator[Verdict]:
     """Verdicts on tested terms; one that is in `left_out` is warned of by the unit that is not in the formula."""
     warned = any(test.term in left_out for test in tests)
-    for test in tests:
+    yield from map(_own_term, (test for test in tests if test.judged_by))
+    for test in (test for test in tests if not test.judged_by):
         crossing = a.crossings.get(test.term)
-        if test.judged_by:
-            yield _own_term(test)
-            continue
         if test.level == "within":
             verdict = _cell_level(a, test) if crossing is None else _paired(a, test)
         elif crossing is not None and not crossing.constant and len(read_term(test.term)) == 1:

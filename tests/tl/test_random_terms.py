@@ -146,7 +146,10 @@ def test_what_a_report_tells_to_type_can_be_typed(adata):
     assert (sloped.test.df, sloped.grade) == (7, "ok")
     nested = sl.tl.check_design(adata, FORMULAS["nested"][0], "condition")
     assert nested.test.df == 7
-    assert "nested_labels" in {v.code for v in nested.verdicts}
+    reused = adata.copy()
+    reused.obs["part"] = np.array(["1", "2"])[np.arange(adata.n_obs) // 8 % 2]
+    verdicts = sl.tl.check_design(reused, "~ arm + (1 | donor/part)", "arm").verdicts
+    assert "nested_labels" in {v.code for v in verdicts}
     assert any("donor:condition is nested in donor." in term.relations for term in nested.random)
     lacking = sl.tl.check_design(adata, "~ arm + (depth | donor)", "arm")
     assert "slope_without_fixed" in {v.code for v in lacking.verdicts}
