@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 TOLERANCE = 1e-7
-# A spread below this share of a column's length has lost its own digits to the mean, which is then the measure.
-_SMALLEST_SPREAD = 1e-6
+# A spread below this share of a column's length has lost its own digits to the mean, which is then the measure; earlier
+# where no intercept takes the mean out.
+_SMALLEST_SPREAD, _WITH_THE_MEAN = 1e-6, 1e-2
 _BLOCK = 1 << 12  # small enough for the cache, where a tall QR runs three times as fast
 
 
@@ -51,7 +52,8 @@ class Columns:
     def unit(self) -> Array:
         """What the rest of each column is measured by, (p,)."""
         spread = np.sqrt(np.einsum("ij,ij->j", self.R, self.R) + self.sizes @ self.means**2)
-        return unit(spread, np.hypot(spread, np.sqrt(self.sizes.sum()) * self.shift))
+        length = np.hypot(spread, np.sqrt(self.sizes.sum()) * self.shift)
+        return unit(spread, length, intercept=self.intercept is not None)
 
     @cached_property
     def model_means(self) -> Array:
@@ -118,9 +120,9 @@ class Columns:
         return about if self.root is None else about * self.root[rows, None]
 
 
-def unit(spread: Array, length: Array) -> Array:
+def unit(spread: Array, length: Array, *, intercept: bool = True) -> Array:
     """What the rest of a column is measured by: its spread, or its length where a large mean has taken its digits."""
-    return np.maximum(spread, _SMALLEST_SPREAD * length)
+    return np.maximum(spread, (_SMALLEST_SPREAD if intercept else _WITH_THE_MEAN) * length)
 
 
 def columns_by_level(

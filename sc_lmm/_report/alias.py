@@ -36,16 +36,17 @@ class Alias:
         return f"{self.column} = {text.removeprefix(' + ').removeprefix(' ')}"
 
 
-def find_aliases(X: Array, names: Sequence[str], ones: Array | None = None) -> list[Alias]:
+def find_aliases(X: Array, names: Sequence[str], ones: Array | None = None, *, intercept: bool = True) -> list[Alias]:
     """Columns of `X` (n, p) that earlier columns determine, each with its exact relation.
 
     Where the rows of X are not cells but have the same cross-products, `ones` (n,) is what a column of ones is in them.
+    Without an intercept among them, columns are told apart with their means.
     """
     length = _length(X)
     ones = np.ones(len(X)) if ones is None else ones
     R = np.asarray(np.linalg.qr(np.column_stack([ones, X / length]), mode="r"))
     spread, R = np.linalg.norm(R[1:, 1:], axis=0), R[:, 1:]
-    measure = unit(spread, np.linalg.norm(R, axis=0))
+    measure = unit(spread, np.linalg.norm(R, axis=0), intercept=intercept)
     adds = np.where(spread > TOLERANCE * measure, measure, 1.0)  # the column of a constant adds its length
     independent: list[int] = []
     aliases: list[Alias] = []

@@ -136,7 +136,7 @@ def anatomy(design: Design) -> Anatomy:
     means, R = columns.scale * (columns.shift + columns.means), columns.scale * columns.R
     rows = np.vstack([R, np.sqrt(sizes)[:, None] * means])  # the same cross-products as X
     ones = np.append(np.zeros(len(R)), np.sqrt(sizes))
-    aliases = tuple(find_aliases(rows, design.coef_names, ones))
+    aliases = tuple(find_aliases(rows, design.coef_names, ones, intercept=columns.intercept is not None))
     crossings = {
         term: _term_crossing(design, design.categoricals(term)) for term in design.terms if term != "Intercept"
     }

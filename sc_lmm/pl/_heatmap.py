@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _VALUES = {
-    "logfoldchanges": "log2 fold change",
-    "coef": "coefficient",
     "coef_shrunken": "shrunken coefficient",
+    "coef": "coefficient",
+    "logfoldchanges": "log2 fold change",
     "scores": "score",
 }
 _STARS = {"***": 0.001, "**": 0.01, "*": 0.05}
@@ -39,7 +39,7 @@ def heatmap(
     *,
     key: str = "lmm_de",
     n_genes: int = 5,
-    values: str = "coef_shrunken",
+    values: str | None = None,
     adjusted: str | None = None,
     gene_symbols: str | None = None,
     ax: Axes | None = None,
@@ -60,7 +60,8 @@ def heatmap(
     n_genes
         Number of genes of each comparison if `genes` is not given.
     values
-        Colour: ``"coef_shrunken"``, ``"coef"``, ``"logfoldchanges"`` or ``"scores"``.
+        Colour: ``"coef_shrunken"``, ``"coef"``, ``"logfoldchanges"`` or ``"scores"``. By default the first of these that
+        the run has.
     adjusted
         Column of the adjusted p-values, ``"pvals_adj"`` or, of a run with `groupby`, ``"pvals_adj_global"``, which is the
         default there.
@@ -86,19 +87,26 @@ def heatmap(
     >>> import sc_lmm as sl
     >>> adata = sl.datasets.brain_cohort(n_donors=8, n_cells=800, n_genes=50)
     >>> sl.tl.lmm_de(adata, "~ diagnosis + (1 | sample_id)", test="diagnosis", groupby="cell_type")
-    >>> ax = sl.pl.heatmap(adata, n_genes=2, values="coef", show=False)
+    >>> ax = sl.pl.heatmap(adata, n_genes=2, show=False)
     >>> [label.get_text() for label in ax.get_xticklabels()] == list(adata.uns["lmm_de"]["comparisons"].index)
     True
     """
-    if values not in _VALUES:
+    if values is not None and values not in _VALUES:
         msg = f"values={values!r} is unknown. {alternatives(str(values), _VALUES)}"
         raise ValueError(msg)
     names = list(lmm_de_params(adata, key=key)["comparisons"] if comparisons is None else comparisons)
     tables = {name: lmm_de_df(adata, name, key=key, sort=False, gene_symbols=gene_symbols) for name in names}
     tables = {name: table for name, table in tables.items() if table["coef"].notna().any()}
-    if not any(table[values].notna().any() for table in tables.values()):
-        msg = f"values={values!r} is empty in all genes of the run. Choose another, for example values='coef'."
+    known = [name for name in _VALUES if any(table[name].notna().any() for table in tables.values())]
+    if not known or values not in (None, *known):
+        what = (
+            "These comparisons have no effect with a direction to show."
+            if not known
+            else f"values={values!r} is empty in all genes of the run."
+        )
+        msg = f"{what} {alternatives(str(values), known)}"
         raise ValueError(msg)
+    values = values or known[0]
     rows = _chosen(tables, genes, n_genes)
     column = adjusted or ("pvals_adj_global" if "pvals_adj_global" in next(iter(tables.values())) else "pvals_adj")
     effects = pd.DataFrame({name: table[values].to_numpy()[rows] for name, table in tables.items()})

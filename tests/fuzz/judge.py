@@ -198,7 +198,7 @@ class Trial:
         if ours == "lrt":
             self._check_null(table, fit, valid)
         if len(case.tested) == 1 and case.terms[case.tested[0]].simple and table["icc_moderated"].isna().all():
-            compare_slope(self.outcome, self.null, case, table, wanted)
+            compare_slope(self.outcome, self.full, self.null, case, table, wanted)
 
     def _check_rows(self, table: pd.DataFrame, method: str) -> None:
         single = table["coef"].notna().any()

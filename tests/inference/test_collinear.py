@@ -286,3 +286,25 @@ def test_the_restricted_likelihood_keeps_its_digits_under_powers_of_a_far_number
     near = obs.assign(x=unit * step)
     restricted = [fitted(data, "x + I(x**2) + arm").reml.loglik for data in (far, near)]
     np.testing.assert_allclose(*restricted, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("mean", [1e3, 1e5])
+def test_without_an_intercept_columns_are_told_apart_with_their_means(mean):
+    """What two columns of a large mean differ by is refused, or fitted as the columns of its sum and difference are."""
+    obs = cohort(12)
+    obs["far"] = mean + obs["x"]
+    obs["near"] = obs["far"] + 2.0**-16 * obs["z"]
+    adata = ad.AnnData(expression(obs), obs=obs)
+    report = sl.tl.check_design(adata, "~ 0 + far + near + (1 | donor)", "near")
+    assert report.refused == (mean > 1e4)
+    if report.refused:
+        assert "near = far" in report.verdicts[0].message
+        with pytest.raises(DesignError, match="near = far"):
+            sl.tl.lmm_fit(adata, "~ 0 + far + near + (1 | donor)")
+        return
+    obs["apart"] = (obs["near"] - obs["far"]) * 2.0**16
+    pd.testing.assert_series_equal(
+        fitted(obs, "0 + far + near").test("near").table["lrt"],
+        fitted(obs, "0 + far + apart").test("apart").table["lrt"],
+        rtol=1e-5,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -290,7 +291,7 @@ def test_code_of_the_readme_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     for block in blocks:
         exec(block, names)
     plt.close("all")
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     assert "lmm_de" in names["adata"].varm
 
 
@@ -302,6 +303,54 @@ def test_readme_describes_every_column_and_status(folder: Path) -> None:
     assert [status for status in table["status"].cat.categories if f"`{status}`" not in readme] == []
 
 
-def test_as_a_module() -> None:
-    run = subprocess.run([sys.executable, "-m", "sc_lmm", "--help"], capture_output=True, text=True, check=True)
+def test_a_second_run_leaves_the_files_of_the_first(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(file(folder))
+    for _ in range(2):
+        assert main([path, *MODEL, "--out", "there"]) == 0
+    printed = capsys.readouterr().out
+    assert sorted(found.name for found in (folder / "there").iterdir()) == [
+        *("sc_lmm_quickstart.h5ad", "sc_lmm_quickstart.png", "sc_lmm_quickstart_2.h5ad", "sc_lmm_quickstart_2.png"),
+    ]
+    assert "sc_lmm_quickstart_2.h5ad" in printed
+
+
+def test_choices_are_those_of_the_function(folder: Path) -> None:
+    path = str(file(folder))
+    options = ["--method", "between-within", "--no-moderate", "--weights", "np.exp(sequencing_saturation)"]
+    assert main([path, *MODEL, *options]) == 0
+    params = sl.get.lmm_de_params(read_h5ad(folder / "sc_lmm_quickstart.h5ad"))
+    assert (params["method"], params["moderate"], params["weights"]) == (
+        "between-within",
+        False,
+        "np.exp(sequencing_saturation)",
+    )
+
+
+def test_a_model_of_each_group(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = file(folder)
+    adata = read_h5ad(path)
+    rare = adata.obs["sample_id"].cat.codes.isin([0, 2]) & (np.arange(adata.n_obs) % 3 == 0)
+    adata.obs["cell_type"] = np.where(rare, "rare", adata.obs["cell_type"].astype(str))
+    adata.write_h5ad(path)
+    assert main([str(path), *MODEL, "--groupby", "cell_type"]) == 0
+    printed = capsys.readouterr().out
+    types = sorted(set(adata.obs["cell_type"]) - {"rare"})
+    for name in types:
+        assert re.search(rf"against control in {re.escape(name)}: \d+ of 60 genes", printed)
+    assert "rare: no result. " in printed
+    written = read_h5ad(folder / "sc_lmm_quickstart.h5ad")
+    assert list(written.uns["lmm_de"]["comparisons"].index) == types
+
+
+@pytest.mark.parametrize("command", [["sc-lmm"], [sys.executable, "-m", "sc_lmm"]], ids=["script", "module"])
+def test_as_a_command(command: list[str], folder: Path) -> None:
+    if shutil.which(command[0]) is None:
+        pytest.skip("the package is not installed, so that there is no script")
+    run = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True)
     assert "--formula" in run.stdout
+    assert run.stdout.startswith(f"usage: {'sc-lmm' if command[0] == 'sc-lmm' else 'python -m sc_lmm'}")
+    assert "Exit status: 0" in run.stdout
+    run = subprocess.run([*command, "nothing.h5ad", *MODEL], capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr.startswith("error: ")
+    assert list(folder.iterdir()) == []
