@@ -41,12 +41,12 @@ __all__ = [
     "is_random_term",
     "level_text",
     "parse_formula",
+    "random_term_of",
     "read_annotation",
     "read_column",
     "read_term",
     "read_test",
     "tested_column",
-    "random_term_of",
     "triangle",
     "unit",
 ]
