@@ -20,12 +20,13 @@ Kenward & Roger 1997; Halekoh & Hojsgaard 2014 (pbkrtest); Fai & Cornelius 1996;
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .._design import TOLERANCE
-from .._model import BOUNDARY
+from .._model import BOUNDARY, coefficients
 from .._statistics import standard_rows, within_products
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class FTest(NamedTuple):
 
     F: Array  # (G,)
     df: Array  # (G,) denominator degrees of freedom
-    vcov: Array  # (G, q, q) covariance of L beta that the statistic used
+    vcov: Array  # (G, q, q) covariance of L beta, or of independent combinations of it, that the statistic used
 
 
 class _Moments(NamedTuple):
@@ -68,7 +69,7 @@ def f_statistic(stats: SufficientStatistics, objective: Profile, fit: Fit, L: Ar
         return satterthwaite(stats, objective, fit, L)
     if method == "kenward-roger":
         return kenward_roger(stats, objective, fit, L)
-    return wald(fit, L, np.full(fit.rho.size, np.inf))
+    return wald_at_rho(stats, fit, L, np.full(fit.rho.size, np.inf))
 
 
 def between_within(stats: SufficientStatistics, fit: Fit, L: Array) -> FTest:
@@ -78,7 +79,7 @@ def between_within(stats: SufficientStatistics, fit: Fit, L: Array) -> FTest:
     """
     constant, q = stats.is_constant, stats.sizes.size
     df = q - constant.sum() if judged_between(stats, L) else stats.n_cells - q - (~constant).sum()
-    return wald(fit, L, np.full(fit.rho.size, float(df)))
+    return wald_at_rho(stats, fit, L, np.full(fit.rho.size, float(df)))
 
 
 def judged_between(stats: SufficientStatistics, L: Array) -> bool:
@@ -90,6 +91,24 @@ def wald(fit: BaseFit, L: Array, df: Array) -> FTest:
     """F = (L beta)' (L vcov L')^-1 (L beta) / q with given degrees of freedom."""
     vcov = L @ fit.vcov @ L.T
     return FTest(_quadratic(fit.beta @ L.T, vcov) / L.shape[0], df, vcov)
+
+
+def wald_at_rho(stats: SufficientStatistics, fit: Fit, L: Array, df: Array) -> FTest:
+    """The same; of several coefficients by independent combinations of them.
+
+    F does not depend on which combinations L beta = 0 is written in, and the coefficients of columns that all but
+    determine each other have a covariance that cannot be inverted.
+    """
+    if len(L) == 1:
+        return wald(fit, L, df)
+    estimates, unscaled = coefficients(replace(stats, basis=_independent_rows(stats, L)), fit.rho)
+    vcov = fit.sigma2[:, None, None] * unscaled
+    return FTest(_quadratic(estimates, vcov) / len(L), df, vcov)
+
+
+def _independent_rows(stats: SufficientStatistics, L: Array) -> Array:
+    """Orthonormal rows in standardised coefficients that span those of L, (q, p)."""
+    return np.asarray(np.linalg.qr(standard_rows(stats, L).T)[0].T)
 
 
 def satterthwaite(stats: SufficientStatistics, objective: Profile, fit: Fit, L: Array) -> FTest:
@@ -107,7 +126,7 @@ def satterthwaite(stats: SufficientStatistics, objective: Profile, fit: Fit, L: 
     gradient = np.stack([-_sandwich(contrasts, moments.Phi @ P @ moments.Phi) for P in moments.P], axis=-1)
     spread = np.einsum("gqi,gij,gqj->gq", gradient, _covariance_of_variances(objective, fit), gradient)
     df = _combine(2 * variances**2 / spread)
-    return wald(fit, L, np.where(fit.usable, df, np.nan))
+    return wald_at_rho(stats, fit, L, np.where(fit.usable, df, np.nan))
 
 
 def _units(vcov: Array) -> Array:
@@ -122,7 +141,8 @@ def _units(vcov: Array) -> Array:
 
 def kenward_roger(stats: SufficientStatistics, objective: Profile, fit: Fit, L: Array) -> FTest:
     """Adjusted covariance and the F approximation of Kenward & Roger 1997, as in pbkrtest."""
-    K, q = L @ stats.basis, L.shape[0]
+    q = L.shape[0]
+    K = L @ stats.basis if q == 1 else _independent_rows(stats, L)
     moments = _moments(stats, fit)
     cov = _inverse(_expected_information(objective, fit))
     Phi, P = moments.Phi, moments.P
@@ -135,7 +155,8 @@ def kenward_roger(stats: SufficientStatistics, objective: Profile, fit: Fit, L: 
     A1 = sum(cov[:, i, j] * trace[i] * trace[j] for i, j in pairs)
     A2 = sum(cov[:, i, j] * np.einsum("gab,gba->g", T[i], T[j]) for i, j in pairs)
     df, scale = _kenward_roger_moments(A1, A2, q)
-    return FTest(scale * _quadratic(fit.beta @ L.T, adjusted) / q, df, adjusted)
+    estimates = fit.beta @ L.T if q == 1 else coefficients(replace(stats, basis=K), fit.rho)[0]
+    return FTest(scale * _quadratic(estimates, adjusted) / q, df, adjusted)
 
 
 def _kenward_roger_moments(A1: Array, A2: Array, q: int) -> tuple[Array, Array]:

@@ -2,7 +2,7 @@
 
 from .base import BOUNDARY, STATUS, BaseFit
 from .blocks import for_blocks, gene_blocks
-from .deviance import Profile, Spectrum, profile, project, project_beside, spectrum
+from .deviance import Profile, Spectrum, coefficients, profile, project, project_beside, spectrum
 from .fit import Fit, fit_models
 from .moments import moments_at
 from .optimize import Terms, derivatives, evaluate
@@ -28,6 +28,7 @@ __all__ = [
     "Support",
     "TermFit",
     "Terms",
+    "coefficients",
     "derivatives",
     "evaluate",
     "fit_models",

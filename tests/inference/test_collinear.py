@@ -308,3 +308,15 @@ def test_without_an_intercept_columns_are_told_apart_with_their_means(mean):
         fitted(obs, "0 + far + apart").test("apart").table["lrt"],
         rtol=1e-5,
     )
+
+
+@pytest.mark.parametrize("method", ["between-within", "satterthwaite", "kenward-roger", "wald"])
+@pytest.mark.parametrize("apart", [2.0**-10, 2.0**-20])
+def test_a_joint_test_of_twins_is_that_of_one_and_their_difference(method, apart):
+    obs = cohort(13)
+    obs["twin"] = obs["x"] + apart * obs["z"]
+    twins = fitted(obs, "x + twin + arm").test(["x", "twin"], method=method).table
+    plain = fitted(obs, "x + z + arm").test(["x", "z"], method=method).table
+    np.testing.assert_allclose(twins["scores"], plain["scores"], rtol=1e-6)
+    if method != "satterthwaite":  # whose degrees of freedom depend on how a joint hypothesis is written
+        np.testing.assert_allclose(twins["pvals"], plain["pvals"], rtol=1e-6)
