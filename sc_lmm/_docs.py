@@ -18,8 +18,11 @@ adata
     "formula": """\
 formula
     lme4's syntax, e.g. ``"gene_expression ~ sequencing_saturation + diagnosis + (1 | sample_id)"``. The response is
-    always the expression matrix, so the left-hand side may be anything or absent. ``(1 | column)`` is the random
-    intercept; the rest is formulaic's grammar with columns of ``adata.obs``, transforms and interactions included.
+    always the expression matrix, so the left-hand side may be anything or absent. ``(1 | donor)`` is a random
+    intercept; ``(1 | donor) + (1 | batch)`` are crossed ones, ``(1 | donor/sample)`` nested ones, which is
+    ``(1 | donor) + (1 | donor:sample)``; ``(condition | donor)`` lets each donor respond in its own way (random
+    slopes, correlated with the intercept; ``||`` for a variance per column and no correlations, ``0 +`` for no
+    intercept). The rest is formulaic's grammar with columns of ``adata.obs``, transforms and interactions included.
     Strings and booleans are factors, their first category (in natural order) being the baseline.""",
     "weights": """\
 weights

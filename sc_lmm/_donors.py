@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from ._captions import Axis
 
 
+def group_of(obs: pd.DataFrame, group: str) -> pd.Series:
+    """Level of each cell in a grouping that is a column of obs, or the combination of several (``donor:condition``)."""
+    if group in obs:
+        return obs[group].map(level_text, na_action="ignore")
+    parts = [obs[name].map(level_text, na_action="ignore").astype(object) for name in group.split(":")]
+    joined = parts[0]
+    for part in parts[1:]:
+        joined = joined + ":" + part
+    return joined
+
+
 def in_model(obs: pd.DataFrame, params: Mapping[str, Any]) -> NDArray[np.bool_]:
     """Cells that the run used, (n_obs,): those with a value in each of its columns."""
     columns = [column for column in model_columns(params) if column in obs]
@@ -61,7 +72,7 @@ def donor_table(
     use_raw = bool(params["use_raw"]) and layer is None
     cells = sc.get.obs_df(adata, list(adata.var_names[positions]), layer=layer, use_raw=use_raw)
     cells.columns = positions
-    donor = adata.obs[params["group"]].rename("donor")
+    donor = group_of(adata.obs, params["group"]).rename("donor")
     used = x.notna() & donor.notna()
     cells, x, donor = cells[used], x[used], donor[used].map(level_text).astype(str)
     if is_number(x):
@@ -78,7 +89,7 @@ def pairs(table: pd.DataFrame, obs: pd.DataFrame, params: Mapping[str, Any], axi
     """What joins the points of a table: its donors, or a factor of the model that holds one of them at each level."""
     if table["donor"].duplicated().any():
         return table["donor"]
-    group = obs[params["group"]].map(level_text, na_action="ignore")
+    group = group_of(obs, params["group"])
     shown = {column for where in axis.conditions for column in where} | {params["group"]}
     for column in model_columns(params):
         if column in shown or column not in obs or is_number(obs[column]):

@@ -44,6 +44,12 @@ def sd_columns(groups: Iterable[str]) -> list[str]:
     return distinct([_NO_KEY.sub("_", _cut(f"sd_{group}")) for group in groups], taken=[f"sd_{RESIDUAL}"])
 
 
+def random_columns(parts: Iterable[tuple[str, ...]]) -> list[str]:
+    """Columns of what there is to say of random terms, each the kind (sd or cor), grouping and slope columns."""
+    names = [_NO_KEY.sub("_", _cut("_".join(part))) for part in parts]
+    return distinct(names, taken=[f"sd_{RESIDUAL}"])
+
+
 def table_keys(
     key: str, comparisons: Iterable[str], taken: Collection[str], *, first_in_key: bool = True
 ) -> dict[str, str]:

@@ -87,6 +87,12 @@ def check_count_design(design: Design, factors: SizeFactors) -> None:
                 f"cells out, or use size_factors='median-ratio' or 'total'."
             )
             raise ValueError(msg)
+    if design.effects:
+        msg = (
+            "family='nb' models counts with one random intercept, and the formula has other random terms. Keep that of the "
+            "donors or samples, or use family='gaussian' on log-normalised expression."
+        )
+        raise DesignError(msg)
     varying = varying_columns(design)
     names = [term for term, columns in design.terms.items() if varying[columns].any()]
     if names:

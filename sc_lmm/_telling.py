@@ -9,7 +9,7 @@ import numpy as np
 
 from . import get
 from ._captions import axis_of, family, format_p, word_comparison
-from ._donors import along, donor_table, pairs
+from ._donors import along, donor_table, group_of, pairs
 from ._names import random_intercept
 from ._words import one, unit
 
@@ -47,7 +47,7 @@ def _donors(adata: AnnData, params: dict[str, Any]) -> str:
     if found is None:
         return total
     axis, _ = found
-    counts = adata.obs[params["group"]].groupby(along(adata.obs, params, axis), observed=False).nunique()
+    counts = group_of(adata.obs, params["group"]).groupby(along(adata.obs, params, axis), observed=False).nunique()
     return f"{total} ({', '.join(f'{counts[label]} {label}' for label in axis.labels)}{axis.place})"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +13,7 @@ from formulaic.errors import FormulaicError
 from formulaic.parser.types import Factor
 
 from .._errors import DesignError, alternatives
-from .._names import INTERCEPT, quoted, random_intercept
+from .._names import INTERCEPT, quoted
 from .aliases import names_in
 from .annotations import level_text
 from .code import translate
@@ -48,6 +48,7 @@ class Coding:
     annotations: dict[str, Annotation]  # what a column is called in `spec` -> the column
     spec: ModelSpec  # formulaic's state
     spec_terms: dict[str, Term]  # term -> the same in `spec`
+    groupings: dict[str, tuple[str, ...]] = field(default_factory=dict)  # levels of each; empty for one intercept
 
     @cached_property
     def levels(self) -> dict[str, tuple[str, ...]]:
@@ -153,7 +154,7 @@ class Coding:
         kept = [k for k in range(len(self.coef_names)) if not gone.start <= k < gone.stop]
         return replace(
             self,
-            formula=parse_formula(f"~ {fixed} + {random_intercept(self.group)}"),
+            formula=parse_formula(f"~ {fixed} + {self.formula.random_text}"),
             coef_names=tuple(self.coef_names[k] for k in kept),
             terms={n: slice(s.start - width, s.stop - width) if s.start > gone.start else s for n, s in rest.items()},
             constant=None

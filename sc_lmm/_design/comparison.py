@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._errors import DesignError
-from .._names import random_intercept
-from .hypothesis import hypotheses_of, is_random_term
+from .hypothesis import hypotheses_of, random_term_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,8 +45,9 @@ class Comparison:
 
 def comparisons_of(coding: Coding, test: TestSpec) -> dict[str, Comparison]:
     """Comparisons of a test by name, in order."""
-    if is_random_term(test, coding):
-        return {random_intercept(coding.group): Comparison()}
+    random = random_term_of(test, coding)
+    if random is not None:
+        return {str(random): Comparison()}
     grids: dict[str, _Grid | None] = {}
     return {
         h.name: _of_contrast(coding, h) if h.written else _of_terms(coding, h, grids)

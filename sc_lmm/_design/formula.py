@@ -4,6 +4,7 @@
 
 The response is always the expression matrix, so the left-hand side is optional and not interpreted. A random term is
 a parenthesis with a bar, ``(effects | group)`` as in Bates et al. 2015 (section 2.1); what is left is the fixed part.
+``(e | a/b)`` is ``(e | a) + (e | a:b)``, and ``||`` gives every column of the effects a variance and no correlations.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from formulaic.errors import FormulaicError
 
 from .._errors import DesignError
+from .._names import quoted
 from .aliases import Aliases
 from .tokens import OPAQUE, Token, matching, split, tokenize, unbalanced, unreadable
 
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
     from .aliases import Use
 
 _EXAMPLE = '"~ sequencing_saturation + diagnosis + (1 | sample_id)"'
-_SUPPORTED = "Supported: one random intercept, (1 | column)."
+_SUPPORTED = (
+    "Supported: intercepts (1 | a), nested (1 | a/b), of combinations (1 | a:b), slopes (1 + x | a), uncorrelated "
+    "slopes (1 + x || a) and slopes alone (0 + x | a), and sums of these."
+)
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,63 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class RandomSpec:
+    """Effects that vary between the levels of one grouping, as a formula says it."""
+
+    text: str  # of the effects, e.g. "1 + x"
+    effects: tuple[Token, ...]
+    columns: tuple[str, ...]  # of obs, whose combinations are the levels
+    correlated: bool
+
+    @property
+    def grouping(self) -> str:
+        """What the grouping is called: "donor", or "donor:batch"."""
+        return ":".join(self.columns)
+
+    @property
+    def is_intercept(self) -> bool:
+        """Whether it is an intercept and nothing else."""
+        return [token.text for token in self.effects] == ["1"]
+
+    @property
+    def key(self) -> tuple[str, frozenset[str], bool]:
+        """What two ways to write the same term have in common."""
+        written = "".join(token.text for token in self.effects).removeprefix("1+")
+        return written, frozenset(self.columns), self.correlated or written == "1"
+
+    def __str__(self) -> str:
+        """Write it as a formula does."""
+        return f"({self.text} {'|' if self.correlated else '||'} {':'.join(map(quoted, self.columns))})"
+
+
+@dataclass(frozen=True)
 class MixedFormula:
     """A formula taken apart."""
 
     text: str  # as typed
     fixed: tuple[Token, ...]  # the right-hand side without random terms
-    group: str  # the obs column of the random intercept, e.g. "sample_id"
+    random: tuple[RandomSpec, ...]  # at least one
+
+    @cached_property
+    def group(self) -> str:
+        """The grouping that a design is described by, e.g. "sample_id": the first that is one column of obs."""
+        names = [spec.grouping for spec in self.random]
+        return next((spec.grouping for spec in self.random if len(spec.columns) == 1), names[0])
+
+    @property
+    def group_columns(self) -> list[str]:
+        """Columns of obs that the groupings need."""
+        return list(dict.fromkeys(column for spec in self.random for column in spec.columns))
+
+    @property
+    def is_one_intercept(self) -> bool:
+        """Whether there is one random term, and it is an intercept."""
+        return len(self.random) == 1 and self.random[0].is_intercept
+
+    @property
+    def random_text(self) -> str:
+        """The random terms as a formula writes them."""
+        return " + ".join(map(str, self.random))
 
     @cached_property
     def uses(self) -> tuple[Use, ...]:
@@ -54,16 +110,25 @@ class MixedFormula:
         formula, aliases = self.aliased()
         return tuple(aliases.used_in(formula).values())
 
+    @cached_property
+    def random_uses(self) -> tuple[Use, ...]:
+        """Columns that random slopes need, and how."""
+        parts = [self.aliased(of=spec.effects) for spec in self.random]
+        return tuple(dict.fromkeys(use for formula, aliases in parts for use in aliases.used_in(formula).values()))
+
     @property
     def variables(self) -> list[str]:
         """Names of the columns that the fixed part needs."""
         return list(dict.fromkeys(use.column for use in self.uses))
 
-    def aliased(self, avoid: Iterable[str] = ()) -> tuple[Formula, Aliases]:
-        """Formulaic's formula of the fixed part, its columns called by names that occur nowhere in the texts to avoid."""
+    def aliased(self, avoid: Iterable[str] = (), of: tuple[Token, ...] | None = None) -> tuple[Formula, Aliases]:
+        """Formulaic's formula of the fixed part, its columns called by names that occur nowhere in the texts to avoid.
+
+        Or of the effects of a random term.
+        """
         aliases = Aliases.avoiding([self.text, *avoid])
         try:
-            return aliases.formula(self.fixed), aliases
+            return aliases.formula(self.fixed if of is None else of), aliases
         except (FormulaicError, SyntaxError, TypeError, ValueError) as error:
             if isinstance(error, DesignError):
                 raise
@@ -78,8 +143,8 @@ def parse_formula(text: str) -> MixedFormula:
         raise TypeError(msg)
     tokens = _right_hand_side(text)
     bars, fixed = _take_random_terms(tokens, text)
-    formula = MixedFormula(str(text), fixed, _random_intercept(bars, text))
-    _ = formula.uses  # what formulaic cannot read is refused here
+    formula = MixedFormula(str(text), fixed, _random_specs(bars, text))
+    _ = formula.uses, formula.random_uses  # what formulaic cannot read is refused here
     return formula
 
 
@@ -104,13 +169,13 @@ def read_column(text: str) -> str | None:
     return tokens[0].text if [token.kind for token in tokens] == ["name"] else None
 
 
-def read_random_intercept(text: str) -> str | None:
-    """Column whose random intercept a text is, as in "(1 | sample_id)"; None if it is anything else."""
+def read_random_terms(text: str) -> tuple[RandomSpec, ...]:
+    """Random terms that a text is, as in "(1 | sample_id)"; none if it is anything else."""
     try:
         bars, fixed = _take_random_terms(tokenize(text), text)
-        return None if fixed else _random_intercept(bars, text)
+        return () if fixed else _random_specs(bars, text)
     except DesignError:
-        return None
+        return ()
 
 
 def _right_hand_side(text: str) -> list[Token]:
@@ -171,25 +236,40 @@ def _joins(item: Sequence[Token] | None, *symbols: str) -> bool:
     return item is None or item[0].is_operator(*symbols)
 
 
-def _random_intercept(bars: Sequence[Bar], text: str) -> str:
+def _random_specs(bars: Sequence[Bar], text: str) -> tuple[RandomSpec, ...]:
     if not bars:
         msg = f"formula {text!r} has no random term. Add the donor or sample of each cell, for example (1 | sample_id)."
         raise DesignError(msg)
-    if len(bars) > 1:
-        msg = f"formula {text!r} has {len(bars)} random terms. {_SUPPORTED}"
+    specs = [spec for bar in bars for spec in _expanded(bar, text)]
+    keys = [spec.key for spec in specs]
+    repeated = next((spec for spec in specs if keys.count(spec.key) > 1), None)
+    if repeated is not None:
+        msg = f"formula {text!r} has the random term {repeated} twice. Leave one of them out."
         raise DesignError(msg)
-    (bar,) = bars
-    if bar.bars != 1:
-        msg = f"random term ({bar.text}) has {bar.bars} bars. {_SUPPORTED}"
+    return tuple(specs)
+
+
+def _expanded(bar: Bar, text: str) -> list[RandomSpec]:
+    """Terms that a parenthesis stands for: one for each step of a nested grouping."""
+    if bar.bars > 2 or not bar.effects:
+        found = f"has {bar.bars} bars" if bar.bars > 2 else "has nothing to the left of its bar"
+        msg = f"random term ({bar.text}) {found}. {_SUPPORTED}"
         raise DesignError(msg)
-    if [token.text for token in bar.effects] != ["1"]:
-        effects = text[bar.effects[0].start : bar.effects[-1].end] if bar.effects else ""
-        msg = f"random term ({bar.text}) has effects {effects!r} other than the intercept. {_SUPPORTED}"
-        raise DesignError(msg)
-    if [token.kind for token in bar.group] != ["name"]:
+    effects = text[bar.effects[0].start : bar.effects[-1].end]
+    correlated = bar.bars == 1
+    columns: tuple[str, ...] = ()
+    specs = []
+    for part in split(bar.group, "/"):
+        columns = (*columns, *(_group_column(names, bar) for names in split(part, ":")))
+        specs.append(RandomSpec(effects, bar.effects, tuple(dict.fromkeys(columns)), correlated))
+    return specs
+
+
+def _group_column(tokens: Sequence[Token], bar: Bar) -> str:
+    if [token.kind for token in tokens] != ["name"]:
         msg = (
-            f"random term ({bar.text}) must name one column of adata.obs to the right of its bar, in backticks if the "
-            f"name is no plain word: (1 | `donor id`). {_SUPPORTED}"
+            f"random term ({bar.text}) must name columns of adata.obs to the right of its bar, in backticks if a name is "
+            f"no plain word: (1 | `donor id`). {_SUPPORTED}"
         )
         raise DesignError(msg)
-    return bar.group[0].text
+    return tokens[0].text

@@ -16,7 +16,7 @@ import numpy as np
 from .._errors import DesignError, alternatives
 from .._names import INTERCEPT, distinct, unquoted
 from .contrast import is_contrast, read_contrast
-from .formula import read_column, read_random_intercept, read_term
+from .formula import RandomSpec, read_column, read_random_terms, read_term
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,14 +60,21 @@ def read_test(test: object) -> str | list[str] | dict[str, str]:
 
 
 def is_random_term(test: TestSpec, coding: Coding) -> bool:
-    """Whether the test is of the random term, ``(1 | group)``."""
-    return isinstance(test, str) and read_random_intercept(test) == coding.group
+    """Whether the test is of a random term, e.g. ``(1 | group)``."""
+    return random_term_of(test, coding) is not None
+
+
+def random_term_of(test: TestSpec, coding: Coding) -> RandomSpec | None:
+    """The random term of the formula that a test is of."""
+    wanted = {spec.key for spec in read_random_terms(test)} if isinstance(test, str) else set()
+    return next((spec for spec in coding.formula.random if {spec.key} == wanted), None)
 
 
 def tested_column(coding: Coding, test: TestSpec) -> tuple[str, str]:
     """Annotation behind the tested coefficients and what its levels are compared with, for scanpy's plots."""
-    if is_random_term(test, coding):
-        return coding.group, "no variance"
+    random = random_term_of(test, coding)
+    if random is not None:
+        return random.grouping, "no variance"
     hypotheses = hypotheses_of(coding, test)
     touched = [any(np.abs(h.L[:, columns]).max() > 0 for h in hypotheses) for columns in coding.terms.values()]
     terms = [term for term, hit in zip(coding.terms, touched, strict=True) if hit and term != INTERCEPT]
@@ -138,7 +145,9 @@ def find_term(coding: Coding, test: str) -> str:
         term = [*by_grammar, *by_name][0]
         _check_coding(coding, term)
         return term
-    what = "the random grouping, not a fixed effect" if name == coding.group else "not a fixed-effect term"
+    what = (
+        "the random grouping, not a fixed effect" if name in coding.formula.group_columns else "not a fixed-effect term"
+    )
     msg = f"test={test!r} is {what} of {coding.formula.text!r}. {alternatives(str(test), _testable(coding))}"
     raise DesignError(msg)
 

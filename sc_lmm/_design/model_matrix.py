@@ -3,7 +3,8 @@
     y = X beta + Z u + e,   u ~ N(0, sigma_u^2 I),   e ~ N(0, sigma^2 I)
 
 X and Z are the same for every gene, so everything that can be wrong with a model is found here, before the expression
-matrix is read. Z is never formed: a random intercept is one level code per cell.
+matrix is read. Z is never formed: a random intercept is one level code per cell. Of several random terms or slopes
+(:mod:`sc_lmm._design.random`) the first grouping is the one that a design is described by.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from formulaic.errors import FormulaicError
 from formulaic.parser.types import Factor
 
 from .._errors import DesignError, alternatives, listing
-from .._names import INTERCEPT, random_intercept
+from .._names import INTERCEPT
 from .aliases import names_in
 from .annotations import as_factor, as_levels, as_value, is_number, level_text, read_annotation
 from .coding import Annotation, Coding
 from .columns import Columns, columns_by_level
 from .formula import MixedFormula, parse_formula
+from .random import RandomEffects, RandomTerm, check_effects, code_effects, random_intercept_of
 from .transforms import group_transforms
 from .weights import cell_weights, relative_weights, weight_columns
 
@@ -37,21 +39,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RandomTerm:
-    """A random intercept ``(1 | name)``: one level per donor."""
-
-    name: str
-    levels: tuple[str, ...]  # (q,)
-    codes: NDArray[np.int32]  # (n,) level of each cell
-    weights: NDArray[np.float64] | None = None  # (n,) of the cells, one on average; None if all are one
-
-    @property
-    def sizes(self) -> NDArray[np.float64]:
-        """Cells per level as their weights count them, the diagonal of Z'WZ, shape (q,)."""
-        return np.bincount(self.codes, self.weights, minlength=len(self.levels)).astype(np.float64)
-
-
-@dataclass(frozen=True)
 class Design:
     """The model of every gene, for the n cells whose annotations are complete."""
 
@@ -61,6 +48,7 @@ class Design:
     kept: NDArray[np.bool_]  # (n_obs,) cells without missing annotations
     coding: Coding
     data: pd.DataFrame  # (n, n_annotations) annotations by what `coding` calls them, factors as categoricals
+    effects: tuple[RandomEffects, ...] = ()  # the random terms; empty if `random` is the only one, an intercept
     weighed_by: frozenset[str] = frozenset()  # columns of obs that the weights are made of
 
     @property
@@ -91,7 +79,8 @@ class Design:
     @property
     def obs_columns(self) -> set[str]:
         """Columns of obs that the model names."""
-        return {used.column for used in self.coding.annotations.values()} | {self.random.name} | self.weighed_by
+        fixed = {used.column for used in self.coding.annotations.values()} | self.weighed_by
+        return fixed | {use.column for use in self.formula.random_uses} | set(self.formula.group_columns)
 
     def regrouped(self, random: RandomTerm) -> Design:
         """The same cells and columns under another grouping."""
@@ -139,7 +128,7 @@ def build_design(
     Parameters
     ----------
     formula
-        lme4's syntax, one random intercept.
+        lme4's syntax.
     obs
         One row per cell, shape (n_obs, n_annotations).
     reference
@@ -150,15 +139,14 @@ def build_design(
     parsed = parse_formula(formula)
     for factor, level in (reference or {}).items():
         _check_is_factor(factor, level, parsed, obs)
-    found = {use: _annotation(obs, use) for use in parsed.uses}
-    group = as_levels(read_annotation(obs, parsed.group))
+    found = {use: _annotation(obs, use) for use in dict.fromkeys((*parsed.uses, *parsed.random_uses))}
+    groups = {name: as_levels(read_annotation(obs, name)) for name in parsed.group_columns}
     weighed = None if weights is None else cell_weights(weights, obs)
-    kept = np.logical_and.reduce([column.notna().to_numpy() for column in (*found.values(), group)])
+    kept = np.logical_and.reduce([column.notna().to_numpy() for column in (*found.values(), *groups.values())])
     kept &= True if weighed is None else ~np.isnan(weighed)
     if not kept.any():
-        columns = listing(
-            dict.fromkeys([*parsed.variables, parsed.group, *(weight_columns(weights) if weights else ())])
-        )
+        names = [*(use.column for use in found), *groups, *(weight_columns(weights) if weights else ())]
+        columns = listing(dict.fromkeys(names))
         msg = f"No cell has a value in every column of the model ({columns}). Fill the gaps or drop a column."
         raise DesignError(msg)
     used = {use: _of_cells(column, kept) for use, column in found.items()}
@@ -166,10 +154,27 @@ def build_design(
         _check_levels(use.column, column)
     for factor, level in (reference or {}).items():
         used |= {use: _with_reference(column, level) for use, column in used.items() if use.column == factor}
-    random = _random_intercept(_of_cells(group, kept), parsed.group)
+    groups = {name: _of_cells(column, kept) for name, column in groups.items()}
+    primary = next(spec for spec in parsed.random if spec.grouping == parsed.group)
+    random = random_intercept_of(primary, groups)
     random = random if weighed is None else replace(random, weights=relative_weights(weighed[kept]))
-    design = _coded(parsed, used, random, kept)
-    return design if weights is None else replace(design, weighed_by=weight_columns(weights))
+    design = _coded(parsed, {use: used[use] for use in parsed.uses}, random, kept)
+    design = design if weights is None else replace(design, weighed_by=weight_columns(weights))
+    return _with_effects(design, used, groups)
+
+
+def _with_effects(design: Design, used: Mapping[Use, pd.Series], groups: Mapping[str, pd.Series]) -> Design:
+    """Add what there is beside one random intercept."""
+
+    def evaluate(parsed: MixedFormula, formula: Formula, aliases: Aliases, data: pd.DataFrame) -> ModelMatrix:
+        return _matrix(parsed, formula, aliases, data, design.random)
+
+    effects = code_effects(design.formula, used, groups, evaluate)
+    if not effects:
+        return design
+    check_effects(effects, design.X)
+    levels = {term.grouping: term.levels for term in effects}
+    return replace(design, effects=effects, coding=replace(design.coding, groupings=levels))
 
 
 def _check_is_factor(factor: str, level: object, parsed: MixedFormula, obs: pd.DataFrame) -> None:
@@ -217,18 +222,6 @@ def _with_reference(column: pd.Series, reference: object) -> pd.Series:
         raise DesignError(msg)
     others = [level for level in levels if level != wanted]
     return column.cat.reorder_categories([wanted, *others], ordered=False)
-
-
-def _random_intercept(column: pd.Series, name: str) -> RandomTerm:
-    levels = tuple(column.cat.categories)
-    supported = "A random intercept needs several cells in each of several donors."
-    if len(levels) < 2:
-        msg = f"Random term {random_intercept(name)} has one level, {levels[0]!r}. {supported}"
-        raise DesignError(msg)
-    if len(levels) >= len(column):
-        msg = f"Random term {random_intercept(name)} has as many levels as cells ({len(levels)}). {supported}"
-        raise DesignError(msg)
-    return RandomTerm(name, levels, np.asarray(column.cat.codes, dtype=np.int32))
 
 
 def _coded(parsed: MixedFormula, used: Mapping[Use, pd.Series], random: RandomTerm, kept: NDArray[np.bool_]) -> Design:

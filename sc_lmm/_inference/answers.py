@@ -8,19 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .effects import Effects, shrink_effects
-from .intervals import profile_interval
-from .moderation import moderated_test
 from .prior import ENOUGH_GENES, FEWEST_GENES
-from .random_effect import variance_test
 from .tail import chi2_log_isf
-from .tests import Test, check_choices, f_test, likelihood_ratio, moderate_ratio, t_interval, unusable_as_nan
+from .tests import Test, check_choices, f_test, likelihood_ratio, moderate_ratio, squeezed, t_interval, unusable_as_nan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .._design import Hypothesis
-    from .._model import Fit
-    from .estimates import Estimates
+    from .._design import Hypothesis, RandomSpec
+    from .._model import BaseFit
+    from .base_estimates import BaseEstimates
 
     Array = NDArray[np.float64]
 
@@ -49,10 +46,10 @@ class Answer:
     ci_low: Array  # (G,) NaN for several degrees of freedom
     ci_high: Array  # (G,)
     effects: Effects  # NaN for several degrees of freedom and where too few genes tell their distribution
-    fit: Fit
+    fit: BaseFit
 
 
-def answer(estimates: Estimates, hypothesis: Hypothesis, choices: Choices) -> Answer:
+def answer(estimates: BaseEstimates[Any], hypothesis: Hypothesis, choices: Choices) -> Answer:
     """Test a hypothesis about fixed effects in every gene, with confidence limits."""
     if choices.method != "lrt":
         test = _f_test(estimates, hypothesis, choices)
@@ -61,12 +58,13 @@ def answer(estimates: Estimates, hypothesis: Hypothesis, choices: Choices) -> An
     if is_moderated(estimates, choices):
         return _moderated(estimates, hypothesis, choices)
     test = _ratio(estimates, hypothesis, choices)
-    wanted = hypothesis.df == 1 and choices.conf_level is not None
-    limits = _profile(estimates, test, hypothesis, choices.conf_level) if wanted else None
+    limits = None
+    if hypothesis.df == 1 and choices.conf_level is not None:
+        limits = estimates.ratio_limits(hypothesis, choices.conf_level, test.factor)
     return _complete(estimates, test, limits, hypothesis, estimates.ml)
 
 
-def is_moderated(estimates: Estimates, choices: Choices) -> bool:
+def is_moderated(estimates: BaseEstimates[Any], choices: Choices) -> bool:
     """Whether the answer uses what all genes say of the variances of one.
 
     A likelihood ratio does unasked where enough genes tell, unless a plain chi-square was asked for. A t or F does if
@@ -84,42 +82,30 @@ def is_moderated(estimates: Estimates, choices: Choices) -> bool:
     return bool(choices.moderate) or (choices.calibrate and n_genes >= ENOUGH_GENES)
 
 
-def _f_test(estimates: Estimates, hypothesis: Hypothesis, choices: Choices) -> Test:
-    stats, fit = estimates.stats, estimates.reml
-    test = f_test(stats, estimates.restricted, fit, hypothesis, choices.method, moderate=bool(choices.moderate))
-    return unusable_as_nan(test, fit)
+def _f_test(estimates: BaseEstimates[Any], hypothesis: Hypothesis, choices: Choices) -> Test:
+    result = estimates.with_df(hypothesis.L, choices.method)
+    if choices.moderate:
+        result = squeezed(result, estimates.stats)
+    return unusable_as_nan(f_test(result, estimates.reml, hypothesis, choices.method), estimates.reml)
 
 
-def _ratio(estimates: Estimates, hypothesis: Hypothesis, choices: Choices) -> Test:
+def _ratio(estimates: BaseEstimates[Any], hypothesis: Hypothesis, choices: Choices) -> Test:
     null = estimates.under(hypothesis)
     factor = np.ones(estimates.stats.n_genes)
-    if choices.calibrate:  # at each gene's rho under the null model, estimated by REML
-        factor = estimates.calibration(hypothesis, choices.seed).at(null.reml_rho)
+    if choices.calibrate:
+        factor = estimates.ratio_factor(hypothesis, choices.seed)
     return likelihood_ratio(estimates.ml, null.ml, hypothesis, factor)
 
 
-def _profile(estimates: Estimates, test: Test, hypothesis: Hypothesis, conf_level: float | None) -> tuple[Array, Array]:
-    how: dict[str, Any] = {"n_jobs": estimates.workers.n_jobs, "show_progress": estimates.workers.show_progress}
-    return profile_interval(estimates.stats, estimates.ml, hypothesis, conf_level or 0, test.factor, **how)
-
-
-def _moderated(estimates: Estimates, hypothesis: Hypothesis, choices: Choices) -> Answer:
-    found = moderated_test(
-        estimates.stats,
-        estimates.restricted,
-        estimates.moderation,
-        hypothesis.L,
-        conf_level=choices.conf_level,
-        n_jobs=estimates.workers.n_jobs,
-        show_progress=estimates.workers.show_progress,
-    )
+def _moderated(estimates: BaseEstimates[Any], hypothesis: Hypothesis, choices: Choices) -> Answer:
+    found = estimates.moderated(hypothesis.L, choices.conf_level)
     ratio = likelihood_ratio(estimates.ml, estimates.under(hypothesis).ml, hypothesis)
     test, limits = moderate_ratio(ratio, found, hypothesis), (found.ci_low, found.ci_high)
     return _complete(estimates, test, limits, hypothesis, estimates.ml)
 
 
 def _complete(
-    estimates: Estimates, test: Test, limits: tuple[Array, Array] | None, hypothesis: Hypothesis, fit: Fit
+    estimates: BaseEstimates[Any], test: Test, limits: tuple[Array, Array] | None, hypothesis: Hypothesis, fit: BaseFit
 ) -> Answer:
     """Limits where there are any and the gene was tested, and the effects under their common distribution."""
     nothing = np.full(test.stat.size, np.nan)
@@ -133,21 +119,20 @@ def _complete(
     return Answer(test, low, high, effects, fit)
 
 
-def answer_variance(estimates: Estimates, name: str, seed: int) -> Answer:
-    """Test whether the variance of the random term is zero."""
-    fit = estimates.reml
-    result = variance_test(estimates.restricted, fit, seed=seed)
-    nothing = np.full(fit.rho.size, np.nan)
+def answer_variance(estimates: BaseEstimates[Any], term: RandomSpec, seed: int) -> Answer:
+    """Test whether a random term has no variance."""
+    fit, result = estimates.reml, estimates.variance_test(term, seed)
+    nothing = np.full(fit.sigma2.size, np.nan)
     test = Test(
-        name=name,
+        name=str(term),
         method="rlrt",
         coef=nothing,
         se=nothing,
         stat=result.stat,
-        df=np.where(np.isnan(result.stat), np.nan, 1.0),
+        df=np.where(np.isnan(result.stat), np.nan, float(result.df)),
         log_pval=result.log_pval,
         log_pval_chi2=nothing,
-        factor=np.ones(fit.rho.size),
+        factor=np.ones(fit.sigma2.size),
         loglik_null=fit.loglik - result.stat / 2,
         evidence=result.stat,
         icc_moderated=nothing,

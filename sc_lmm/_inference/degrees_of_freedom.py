@@ -32,7 +32,7 @@ from .._statistics import standard_rows, within_products
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .._model import Fit, Profile
+    from .._model import BaseFit, Fit, Profile
     from .._statistics import SufficientStatistics
 
     Array = NDArray[np.float64]
@@ -58,6 +58,20 @@ class _Moments(NamedTuple):
     Q: tuple[tuple[Array, Array], tuple[Array, Array]]
 
 
+def f_statistic(stats: SufficientStatistics, objective: Profile, fit: Fit, L: Array, method: str) -> FTest:
+    """F statistic of L beta, its degrees of freedom by a method; "wald" takes them as infinite.
+
+    `objective` is the restricted deviance of which `fit` is the minimum.
+    """
+    if method == "between-within":
+        return between_within(stats, fit, L)
+    if method == "satterthwaite":
+        return satterthwaite(stats, objective, fit, L)
+    if method == "kenward-roger":
+        return kenward_roger(stats, objective, fit, L)
+    return wald_at_rho(stats, fit, L, np.full(fit.rho.size, np.inf))
+
+
 def between_within(stats: SufficientStatistics, fit: Fit, L: Array) -> FTest:
     """Levels less donor-constant columns if the hypothesis touches one of these, else cells less everything.
 
@@ -73,7 +87,7 @@ def judged_between(stats: SufficientStatistics, L: Array) -> bool:
     return bool((np.abs(standard_rows(stats, L)[:, stats.is_constant]) > TOLERANCE).any())
 
 
-def wald(fit: Fit, L: Array, df: Array) -> FTest:
+def wald(fit: BaseFit, L: Array, df: Array) -> FTest:
     """F = (L beta)' (L vcov L')^-1 (L beta) / q with given degrees of freedom."""
     vcov = L @ fit.vcov @ L.T
     return FTest(_quadratic(fit.beta @ L.T, vcov) / L.shape[0], df, vcov)

@@ -1,4 +1,8 @@
-"""Statistics of every gene -> the fits that questions need, each made when first asked for and then kept."""
+"""Questions about models with one random intercept, answered from their fits.
+
+:class:`Estimates` is of one random intercept, whose likelihood is spectral and whose degrees of freedom have closed forms;
+:class:`sc_lmm._inference.term_estimates.TermEstimates` answers the same questions for any random terms.
+"""
 
 from __future__ import annotations
 
@@ -7,72 +11,35 @@ from functools import cached_property
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-from .._model import Fit, Profile, fit_models, profile, spectrum
-from .._statistics import null_model
+import pandas as pd
+
+from .._model import Fit, Profile, profile, spectrum
+from .._names import sd_columns
+from .base_estimates import BaseEstimates
 from .calibration import Calibration, calibrate
-from .moderation import Moderation, learn_moderation
+from .degrees_of_freedom import f_statistic, judged_between
+from .intervals import profile_interval
+from .moderation import Moderated, Moderation, at_support, learn_moderation, moderated_test
+from .random_effect import effect_table, one_gene, random_effects, variance_test
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from .._design import Hypothesis
-    from .._statistics import SufficientStatistics
+    from .._design import Hypothesis, RandomSpec
+    from .degrees_of_freedom import FTest
+    from .random_effect import VarianceTest
+
+    Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Workers:
-    """How the fits are spread and shown; changes no result."""
+class Estimates(BaseEstimates[Fit]):
+    """Fits of one model with one random intercept."""
 
-    n_jobs: int | None = None
-    show_progress: bool | None = None
-
-    def fit(self, stats: SufficientStatistics, names: Sequence[str], *, reml: bool, estimates: bool = True) -> Fit:
-        """Fit one model to every gene."""
-        how: dict[str, Any] = {"n_jobs": self.n_jobs, "show_progress": self.show_progress}
-        (fit,) = fit_models([stats], names, reml=reml, estimates=estimates, **how)
-        return fit
-
-
-@dataclass(frozen=True)
-class NullEstimates:
-    """Fits of the model in which a hypothesis holds, without coefficients."""
-
-    stats: SufficientStatistics
-    workers: Workers
-
-    @cached_property
-    def ml(self) -> Fit:
-        """By maximum likelihood."""
-        return self.workers.fit(self.stats, (), reml=False, estimates=False)
-
-    @cached_property
-    def reml_rho(self) -> NDArray[np.float64]:
-        """Variance ratio by restricted maximum likelihood, (G,)."""
-        return self.workers.fit(self.stats, (), reml=True, estimates=False).rho
-
-
-@dataclass(frozen=True)
-class Estimates:
-    """Fits of one model, and of the models in which hypotheses about it hold."""
-
-    stats: SufficientStatistics
-    coef_names: tuple[str, ...]  # (p,)
-    workers: Workers = field(default_factory=Workers)
-    _nulls: dict[bytes, NullEstimates] = field(default_factory=dict, repr=False)
     _calibrations: dict[tuple[bytes, int], Calibration] = field(default_factory=dict, repr=False)
-
-    @cached_property
-    def ml(self) -> Fit:
-        """Maximum-likelihood estimates."""
-        return self.workers.fit(self.stats, self.coef_names, reml=False)
-
-    @cached_property
-    def reml(self) -> Fit:
-        """Restricted maximum-likelihood estimates."""
-        return self.workers.fit(self.stats, self.coef_names, reml=True)
 
     @cached_property
     def restricted(self) -> Profile:
@@ -80,7 +47,7 @@ class Estimates:
         return profile(self.stats, spectrum(self.stats, reml=True))
 
     @cached_property
-    def moderation(self) -> Moderation:
+    def moderation(self) -> Moderation:  # type: ignore[override]
         """What all genes say of the variance ratio of one of them."""
         return learn_moderation(self.stats, self.restricted, self.ml.usable)
 
@@ -89,12 +56,41 @@ class Estimates:
         """Directions in which levels differ beside the fixed effects: what the donor variance is estimated from."""
         return spectrum(self.stats.genes(slice(0, 1)), reml=True).d.size
 
-    def under(self, hypothesis: Hypothesis) -> NullEstimates:
-        """Fits of the model in which the hypothesis holds."""
-        key = hypothesis.L.tobytes()
-        if key not in self._nulls:
-            self._nulls[key] = NullEstimates(null_model(self.stats, hypothesis), self.workers)
-        return self._nulls[key]
+    def is_answerable(self, L: Array) -> bool:
+        """Whether anything is left to judge L beta by."""
+        return self.n_directions > 0 or not judged_between(self.stats, L)
+
+    def moderated(self, L: Array, conf_level: float | None) -> Moderated:
+        """Test L beta = 0 averaged over the learned prior."""
+        genes = at_support(self.stats, self.restricted, self.moderation, L)
+        return moderated_test(genes, self.moderation, conf_level=conf_level, **self.workers.choices)
+
+    def with_df(self, L: Array, method: str) -> FTest:
+        """F statistic of the REML estimates, and its denominator degrees of freedom."""
+        return f_statistic(self.stats, self.restricted, self.reml, L, method)
+
+    def ratio_factor(self, hypothesis: Hypothesis, seed: int) -> Array:
+        """What calibrates the ratio of each gene, (G,): at its rho under the null model, estimated by REML."""
+        return self.calibration(hypothesis, seed).at(self.under(hypothesis).reml.rho)
+
+    def ratio_limits(self, hypothesis: Hypothesis, conf_level: float, factor: Array) -> tuple[Array, Array]:
+        """Limits that leave out zero when the ratio rejects, each (G,)."""
+        return profile_interval(self.stats, self.ml, hypothesis, conf_level, factor, **self.workers.choices)
+
+    def variance_test(self, term: RandomSpec, seed: int) -> VarianceTest:
+        """Restricted ratio of the random term."""
+        return variance_test(self.restricted, self.reml, seed=seed)
+
+    def ranef(self, index: int, level_names: Mapping[str, Sequence[str]], conf_level: float) -> pd.DataFrame:
+        """Predicted random intercepts of one gene, given the names of levels."""
+        one = self.stats.genes(slice(index, index + 1))
+        effects, sd = random_effects(one, one_gene(self.reml, index))
+        ((group, levels),) = level_names.items()
+        return effect_table(effects[0], sd[0], conf_level, one.sizes, pd.Index(levels, name=group))
+
+    def random_columns(self, fit: Fit, group: str) -> dict[str, Any]:
+        """Standard deviations of the random terms, by the names of their columns in the results."""
+        return {sd_columns([group])[0]: fit.sd_random}
 
     def calibration(self, hypothesis: Hypothesis, seed: int = 0) -> Calibration:
         """Calibration table of the likelihood ratio of a hypothesis."""

@@ -12,30 +12,31 @@ from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import pandas as pd
 
-from .._design import Hypothesis, TestSpec, check_marginal, find_term, hypotheses_of, is_random_term
+from .._design import Hypothesis, TestSpec, check_marginal, find_term, hypotheses_of, random_term_of
 from .._errors import DesignError, alternatives, warn
-from .._names import random_intercept
 from .._statistics import null_model
 from .._words import unit
 from . import storage
 from .answers import Answer, Choices, answer, answer_variance, is_moderated
-from .degrees_of_freedom import judged_between
-from .estimates import Estimates, Workers
+from .base_estimates import BaseEstimates, Workers
+from .estimates import Estimates
 from .fold_change import log2_fold_changes
-from .random_effect import random_effect_interval, random_effects
+from .random_effect import one_gene
 from .summary import GeneSummary, TestResult
 from .table import result_table
+from .term_estimates import TermEstimates
+from .variance_partition import variance_partition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from .._design import Coding
-    from .._model import Fit
+    from .._model import Fit, TermFit
     from .._statistics import SufficientStatistics
     from .calibration import Calibration
 
@@ -60,19 +61,22 @@ class LmmFit:
     cautions: Callable[[Coding, TestSpec], Iterable[str]] | None = None  # what to warn of when a test is asked for
 
     @cached_property
-    def estimates(self) -> Estimates:
+    def estimates(self) -> BaseEstimates[Any]:
         """Fits made so far."""
-        return Estimates(self.stats, self.coding.coef_names, Workers(self.n_jobs, self.show_progress))
+        kind: type[BaseEstimates[Any]] = TermEstimates if self.stats.groupings else Estimates
+        return kind(self.stats, self.coding.coef_names, Workers(self.n_jobs, self.show_progress))
 
     @property
-    def ml(self) -> Fit:
+    def ml(self) -> Fit | TermFit:
         """Maximum-likelihood estimates of the full model."""
-        return self.estimates.ml
+        fit: Fit | TermFit = self.estimates.ml
+        return fit
 
     @property
-    def reml(self) -> Fit:
+    def reml(self) -> Fit | TermFit:
         """Restricted maximum-likelihood estimates of the full model."""
-        return self.estimates.reml
+        fit: Fit | TermFit = self.estimates.reml
+        return fit
 
     def test(
         self,
@@ -88,9 +92,10 @@ class LmmFit:
         """Test a term, several terms, contrasts, or the random term; see :func:`sc_lmm.tl.lmm_de`."""
         choices = Choices(method, calibrate, moderate, conf_level, corr_method, seed)
         self.warn(test)
-        if is_random_term(test, self.coding):
-            name = random_intercept(self.coding.group)
-            return TestResult({name: self._table(answer_variance(self.estimates, name, seed), corr_method)}, "rlrt")
+        random = random_term_of(test, self.coding)
+        if random is not None:
+            found = answer_variance(self.estimates, random, seed)
+            return TestResult({str(random): self._table(found, corr_method)}, "rlrt")
         tables = {}
         for hypothesis in self._hypotheses(test):
             found = answer(self.estimates, hypothesis, choices)
@@ -138,21 +143,24 @@ class LmmFit:
     def gene(self, name: str) -> GeneSummary:
         """Summary of one gene's fit as lme4 prints it, with its random effects."""
         index = self._position(name)
-        return GeneSummary.of(
-            name, self._one(self.ml, index), self._one(self.reml, index), self.coding, self.ranef(name)
-        )
+        ml, reml = one_gene(self.ml, index), one_gene(self.reml, index)
+        columns = self.estimates.random_columns(reml, self.coding.group)
+        return GeneSummary.of(name, ml, reml, self.coding, columns, self.ranef(name))
 
     def ranef(self, gene: str, *, conf_level: float = 0.95) -> pd.DataFrame:
-        """Predicted random intercepts of one gene (REML), a row per level with its conditional sd and limits."""
-        index = self._position(gene)
-        one = self.stats.genes(slice(index, index + 1))
-        effects, sd = random_effects(one, self._one(self.reml, index))
-        low, high = random_effect_interval(effects, sd, conf_level)
-        columns = {"effect": effects[0], "sd": sd[0], "ci_low": low[0], "ci_high": high[0], "n_cells": one.sizes}
-        return pd.DataFrame(columns, index=pd.Index(self.coding.group_levels, name=self.coding.group))
+        """Predicted random effects of one gene (REML), a row per level with its conditional sd and limits."""
+        levels = self.coding.groupings or {self.coding.group: self.coding.group_levels}
+        return self.estimates.ranef(self._position(gene), levels, conf_level)
+
+    def variance_partition(self) -> pd.DataFrame:
+        """Shares of the variance of every gene; see :func:`sc_lmm.get.variance_partition_df`."""
+        return variance_partition(self.stats, self.ml, self.coding, self.var_names)
 
     def calibration(self, hypothesis: Hypothesis, seed: int = 0) -> Calibration:
-        """Calibration table of the likelihood ratio of one hypothesis."""
+        """Calibration table of the likelihood ratio of one hypothesis, under one random intercept."""
+        if not isinstance(self.estimates, Estimates):
+            msg = "A table by the variance ratio is of one random intercept. Use test(..., moderate=False) for these terms."
+            raise DesignError(msg)
         return self.estimates.calibration(hypothesis, seed)
 
     def save(self, path: str | Path) -> None:
@@ -171,10 +179,16 @@ class LmmFit:
         stats = self.stats
         return (
             f"LmmFit of {stats.n_genes:,} genes: {self.coding.formula.text}\n"
-            f"    {stats.n_cells:,} cells of {unit(self.coding.group, stats.sizes.size)}, "
-            f"{int(stats.sizes.min())} to {int(stats.sizes.max())} cells each\n"
+            f"    {stats.n_cells:,} cells of {self._levels()}\n"
             f"    coefficients: {', '.join(self.coding.coef_names)}\n"
             f"    .test(term) .contrast(...) .drop(term) .gene(name) .ranef(gene) .save(path)"
+        )
+
+    def _levels(self) -> str:
+        """How many levels there are, and how large they are."""
+        sizes = {g.name: g.sizes for g in self.stats.groupings} or {self.coding.group: self.stats.sizes}
+        return " and ".join(
+            f"{unit(name, n.size)}, {int(n.min())} to {int(n.max())} cells each" for name, n in sizes.items()
         )
 
     def _repr_html_(self) -> str:
@@ -184,10 +198,10 @@ class LmmFit:
     def _hypotheses(self, test: TestSpec) -> list[Hypothesis]:
         """Hypotheses of the test, or an error where no degrees of freedom are left to judge one by."""
         hypotheses = hypotheses_of(self.coding, test)
-        if self.estimates.n_directions == 0 and any(judged_between(self.stats, h.L) for h in hypotheses):
+        if not all(self.estimates.is_answerable(h.L) for h in hypotheses):
             msg = (
-                f"The coefficients that differ between {self.coding.group} use up all {self.stats.sizes.size} of them: "
-                f"nothing is left to estimate their variance from. Drop such a covariate, or add donors."
+                f"The coefficients that differ between {self.coding.group} use up all {len(self.coding.group_levels)} of "
+                f"them: nothing is left to estimate their variance from. Drop such a covariate, or add donors."
             )
             raise DesignError(msg)
         return hypotheses
@@ -197,7 +211,8 @@ class LmmFit:
         if hypothesis is not None and self.log_base is not None:
             estimates = (found.fit.beta, found.test.coef)
             changes = log2_fold_changes(self.stats, self.coding, hypothesis, *estimates, self.log_base)
-        described: dict[str, Any] = {"group": self.coding.group, "logfoldchanges": changes}
+        columns = self.estimates.random_columns(found.fit, self.coding.group)
+        described: dict[str, Any] = {"random_columns": columns, "logfoldchanges": changes}
         return result_table(found, self.stats, self.var_names, corr_method=corr_method, **described)
 
     def _position(self, gene: str) -> int:
@@ -206,8 +221,3 @@ class LmmFit:
             msg = f"gene {gene!r} is not among the {self.stats.n_genes} fitted genes. {alternatives(gene, self.var_names)}"
             raise KeyError(msg)
         return int(found[0])
-
-    @staticmethod
-    def _one(fit: Fit, index: int) -> Fit:
-        names = ("beta", "vcov", "rho", "sigma2", "deviance", "status")
-        return replace(fit, **{name: getattr(fit, name)[index : index + 1] for name in names})

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .._blas import one_blas_thread
-from .._model import Profile, at_points, for_blocks, gene_blocks, support
+from .._model import GenesAtPoints, Profile, for_blocks, gene_blocks, support
 from .averaged import averaged, posterior
 from .prior import Prior, chosen_genes, expression_rank, learn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from .._model import Support
+    from .._model import GenesAtTermPoints
     from .._statistics import SufficientStatistics
 
     Array = NDArray[np.float64]
@@ -28,9 +28,10 @@ _LAST, _FARTHEST = 10.0, 1e15  # up to where there are points, at least and at m
 
 @dataclass(frozen=True)
 class Moderation:
-    """What all genes say of the variance ratio of one of them."""
+    """What all genes say of the variance ratios of one of them."""
 
-    rho: Array  # (K,) support points
+    rho: Array  # (K,) support points; (K, k) of several ratios
+    icc: Array  # (K,) share of the random terms in the variance there
     prior: Prior
     rank: Array  # (G,) of mean expression
 
@@ -52,9 +53,9 @@ def learn_moderation(stats: SufficientStatistics, profile: Profile, usable: NDAr
     genes, nothing = chosen_genes(stats.mean, stats.yty, usable), np.empty((0, stats.basis.shape[0]))
     rho = _points(stats, profile, usable)
     points = support(stats, profile.spectrum, rho, nothing)
-    loglik = at_points(stats.genes(genes), profile.genes(genes), points).loglik
+    loglik = GenesAtPoints(stats.genes(genes), profile.genes(genes), points).evaluate().loglik
     rank = expression_rank(stats.mean, usable)
-    return Moderation(rho, learn(loglik, rank[genes]), rank)
+    return Moderation(rho, rho / (1 + rho), learn(loglik, rank[genes]), rank)
 
 
 def _points(stats: SufficientStatistics, profile: Profile, usable: NDArray[np.bool_]) -> Array:
@@ -78,53 +79,44 @@ def _rises(profile: Profile, rho: float) -> NDArray[np.bool_]:
     return np.asarray(nu * (profile.eta2 @ (d * shrunk**2)) > rss * (d @ shrunk))
 
 
+@one_blas_thread()
+def at_support(stats: SufficientStatistics, profile: Profile, moderation: Moderation, L: Array) -> GenesAtPoints:
+    """Genes at the support points, for L beta."""
+    return GenesAtPoints(stats, profile, support(stats, profile.spectrum, moderation.rho, L))
+
+
 def moderated_test(
-    stats: SufficientStatistics,
-    profile: Profile,
+    genes: GenesAtPoints | GenesAtTermPoints,
     moderation: Moderation,
-    L: Array,
     *,
     conf_level: float | None,
     n_jobs: int | None = None,
     show_progress: bool | None = None,
 ) -> Moderated:
-    """Test L beta = 0 with the posterior of every gene.
+    """Test what the points estimate with the posterior of every gene.
 
     Parameters
     ----------
-    stats, profile
-        Statistics and restricted deviance of G genes.
+    genes
+        G genes at the support points, for L beta.
     moderation
-        Prior of the variance ratio.
-    L
-        Hypothesis, (df, p).
+        Prior of the variance ratios.
     conf_level
         Level of the limits, None for none.
     n_jobs, show_progress
         Of the blocks of genes.
     """
-    with one_blas_thread():
-        points = support(stats, profile.spectrum, moderation.rho, L)
-    blocks = gene_blocks(stats.n_genes, stats.sizes.size + (3 + len(L)) * moderation.rho.size)
-    arguments = (
-        (stats.genes(block), profile.genes(block), points, moderation, moderation.rank[block], conf_level)
-        for block in blocks
-    )
+    blocks = gene_blocks(genes.stats.n_genes, genes.entries)
+    arguments = ((genes.genes(block), moderation, moderation.rank[block], conf_level) for block in blocks)
     choices: dict[str, Any] = {"n_blocks": len(blocks), "n_jobs": n_jobs, "show_progress": show_progress}
     parts = for_blocks(_test_block, arguments, **choices, doing="testing")
     return Moderated(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _test_block(
-    stats: SufficientStatistics,
-    profile: Profile,
-    points: Support,
-    moderation: Moderation,
-    rank: Array,
-    conf_level: float | None,
+    genes: GenesAtPoints | GenesAtTermPoints, moderation: Moderation, rank: Array, conf_level: float | None
 ) -> Moderated:
-    at = at_points(stats, profile, points)
+    at = genes.evaluate()
     prior = moderation.prior.at(rank)
     weights = posterior(at.loglik, prior)
-    icc = moderation.rho / (1 + moderation.rho)
-    return Moderated(*averaged(at, prior, weights, conf_level=conf_level), (weights * icc).sum(axis=1))
+    return Moderated(*averaged(at, prior, weights, conf_level=conf_level), (weights * moderation.icc).sum(axis=1))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from .._design import hypotheses_of, is_random_term
+from .._design import check_one_intercept, hypotheses_of, is_random_term
 from .._errors import alternatives, listing
 from .answers import is_moderated
-from .moderation import moderated_test
+from .moderation import at_support, moderated_test
 from .power import DEFAULT_ICC, LEARNED
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Pilot:
 
 def pilot_of_fit(fit: LmmFit, hypothesis: Hypothesis, gene: str | None, choices: Choices) -> Pilot:
     """Take a fit for the pilot of a study of all its genes, or of one."""
-    one, estimates = fit.stats.genes(slice(0, 1)), fit.estimates
+    one, estimates = fit.stats.genes(slice(0, 1)), cast("Estimates", fit.estimates)
     learned = choices.method == "lrt" and is_moderated(estimates, choices)
     if gene is None:
         if not learned:
@@ -65,13 +65,16 @@ def _scale(
     icc = estimates.reml.icc[gene]
     if moderation is not None:
         stats, restricted = estimates.stats.genes(gene), estimates.restricted.genes(gene)
-        icc = moderated_test(stats, restricted, moderation, hypothesis.L, conf_level=None, show_progress=False).icc
+        icc = moderated_test(
+            at_support(stats, restricted, moderation, hypothesis.L), moderation, conf_level=None, show_progress=False
+        ).icc
     sd = np.sqrt(estimates.reml.sigma2[gene] / (1 - icc))
     return float(sd[0]), float(icc[0])
 
 
 def only_hypothesis(coding: Coding, test: TestSpec) -> Hypothesis:
     """Find the hypothesis of a test with one degree of freedom."""
+    check_one_intercept(coding.formula, "Power")
     if is_random_term(test, coding):
         msg = f"test={test!r} is the random term. Power is of fixed effects; name one of them."
         raise ValueError(msg)

@@ -30,7 +30,8 @@ from .._errors import DesignError
 from .._model import fit_models, profile, spectrum, support
 from .._statistics import SufficientStatistics, null_model
 from .calibration import calibrate, draw_parts
-from .moderation import Moderation, moderated_test
+from .degrees_of_freedom import f_statistic
+from .moderation import Moderation, at_support, moderated_test
 from .tests import f_test, likelihood_ratio
 
 if TYPE_CHECKING:
@@ -219,11 +220,14 @@ def _log_pvals(
     if knowledge is None:
         (fit,) = fit_models([genes], names, reml=True, show_progress=False)
         objective = profile(genes, spectrum(genes, reml=True))
-        return f_test(genes, objective, fit, hypothesis, method, moderate=False).log_pval
+        result = f_statistic(genes, objective, fit, hypothesis.L, method)
+        return f_test(result, fit, hypothesis, method).log_pval
     if isinstance(knowledge, Moderation):
         objective = profile(genes, spectrum(genes, reml=True))
         of_all = replace(knowledge, rank=np.resize(knowledge.rank, genes.n_genes))
-        return moderated_test(genes, objective, of_all, hypothesis.L, conf_level=None, show_progress=False).log_pval
+        return moderated_test(
+            at_support(genes, objective, of_all, hypothesis.L), of_all, conf_level=None, show_progress=False
+        ).log_pval
     null = null_model(genes, hypothesis)
     full_fit, null_fit = fit_models([genes, null], names, show_progress=False)
     (restricted,) = fit_models([null], names, reml=True, show_progress=False)

@@ -8,13 +8,14 @@ assumes many donors.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import pandas as pd
 from scipy import stats as distributions
 
-from .._model import Profile
+from .._model import BaseFit, Profile
 from .tail import chi2_logsf
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from .._statistics import SufficientStatistics
 
     Array = NDArray[np.float64]
+
+AnyFit = TypeVar("AnyFit", bound=BaseFit)
 
 _N_DRAWS = 100_000
 _BLOCK = 10_000
@@ -37,6 +40,7 @@ class VarianceTest:
 
     stat: Array  # (G,)
     log_pval: Array  # (G,)
+    df: int = 1  # variance parameters that are tested
 
 
 def variance_test(objective: Profile, fit: Fit, *, seed: int = 0, n_draws: int = _N_DRAWS) -> VarianceTest:
@@ -46,7 +50,7 @@ def variance_test(objective: Profile, fit: Fit, *, seed: int = 0, n_draws: int =
     if sound.size == 0:
         return VarianceTest(ratio, ratio)
     ratio[sound] = _ratio(objective.genes(sound), fit.rho[sound], fit.deviance[sound])
-    return VarianceTest(ratio, _log_tail(ratio, null_distribution(objective, seed=seed, n_draws=n_draws)))
+    return VarianceTest(ratio, log_tail(ratio, null_distribution(objective, seed=seed, n_draws=n_draws)))
 
 
 def null_distribution(objective: Profile, *, seed: int, n_draws: int = _N_DRAWS) -> Array:
@@ -68,7 +72,7 @@ def _ratio(objective: Profile, rho: Array, deviance: Array) -> Array:
     return np.where(rho == 0, 0.0, np.maximum(fall, 0.0))
 
 
-def _log_tail(ratio: Array, draws: Array) -> Array:
+def log_tail(ratio: Array, draws: Array) -> Array:
     """Share of draws at least as large; beyond the 99th percentile a chi-square(1) tail scaled to the draws' own."""
     share = (draws.size - np.searchsorted(draws, ratio, side="left")) / draws.size
     edge = float(np.quantile(draws, _TAIL))
@@ -98,7 +102,14 @@ def random_effects(stats: SufficientStatistics, fit: Fit) -> tuple[Array, Array]
     return rho * n / (1 + rho * n) * residual, np.sqrt(fit.sigma2[:, None] * rho / (1 + rho * n))
 
 
-def random_effect_interval(effects: Array, sd: Array, conf_level: float) -> tuple[Array, Array]:
-    """Normal limits of the predictions, each (G, q)."""
+def effect_table(effects: Array, sd: Array, conf_level: float, sizes: Array, index: pd.Index) -> pd.DataFrame:
+    """Predictions of one gene with normal limits, a row per level."""
     width = distributions.norm.ppf((1 + conf_level) / 2) * sd
-    return effects - width, effects + width
+    columns = {"effect": effects, "sd": sd, "ci_low": effects - width, "ci_high": effects + width, "n_cells": sizes}
+    return pd.DataFrame(columns, index=index)
+
+
+def one_gene(fit: AnyFit, index: int) -> AnyFit:
+    """Estimates of one gene."""
+    per_gene = [name for name in ("beta", "vcov", "rho", "phi", "sigma2", "deviance", "status") if hasattr(fit, name)]
+    return replace(fit, **{name: getattr(fit, name)[index : index + 1] for name in per_gene})

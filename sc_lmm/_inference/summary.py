@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from .._model import STATUS
-from .._words import unit
+from .._words import counted, unit
 
 if TYPE_CHECKING:
     from .._design import Coding
-    from .._model import Fit
+    from .random_effect import AnyFit
 
 _SHOWN = 10
 _SHOWN_COLUMNS = (
@@ -77,7 +77,7 @@ class GeneSummary:
     formula: str
     group: str
     fixed: pd.DataFrame  # a row per coefficient: estimate, se, t (REML)
-    sd_random: float
+    random: dict[str, float]  # standard deviations and correlations of the random terms
     sd_residual: float
     icc: float
     loglik: float  # maximum likelihood
@@ -86,15 +86,19 @@ class GeneSummary:
     ranef: pd.DataFrame  # a row per level
 
     @classmethod
-    def of(cls, gene: str, ml: Fit, reml: Fit, coding: Coding, ranef: pd.DataFrame) -> GeneSummary:
-        """Summary from one-gene fits."""
+    def of(
+        cls, gene: str, ml: AnyFit, reml: AnyFit, coding: Coding, random: dict[str, Any], ranef: pd.DataFrame
+    ) -> GeneSummary:
+        """Summary from one-gene fits, and what there is to say of their random terms."""
         estimates = {"estimate": reml.beta[0], "se": reml.se[0], "t": reml.beta[0] / reml.se[0]}
         return cls(
             gene=gene,
             formula=coding.formula.text,
             group=coding.group,
             fixed=pd.DataFrame(estimates, index=list(coding.coef_names)),
-            sd_random=float(reml.sd_random[0]),
+            random={
+                name: float(values[0]) for name, values in random.items() if not isinstance(values, pd.Categorical)
+            },
             sd_residual=float(np.sqrt(reml.sigma2[0])),
             icc=float(reml.icc[0]),
             loglik=float(ml.loglik[0]),
@@ -110,12 +114,28 @@ class GeneSummary:
             f"{self.gene}: {self.formula}\n"
             f"log-likelihood {self.loglik:.4f} (ML), {self.loglik_reml:.4f} (REML); status {self.status}\n\n"
             f"Random effects (REML)\n"
-            f"  {self.group:<24} sd {self.sd_random:.5g}\n"
+            f"{self._random_lines()}"
             f"  {'residual':<24} sd {self.sd_residual:.5g}\n"
             f"  share between {self.group} (ICC) {self.icc:.3g}\n\n"
             f"Fixed effects (REML)\n{self.fixed.to_string(float_format='{:.5g}'.format)}\n\n"
-            f"{unit(self.group, len(effects))}" + _range(effects)
+            f"{self._n_effects()}" + _range(effects)
         )
+
+    @property
+    def sd_random(self) -> float:
+        """Standard deviation of the first random term."""
+        return next(iter(self.random.values()))
+
+    def _random_lines(self) -> str:
+        if len(self.random) == 1:
+            return f"  {self.group:<24} sd {self.sd_random:.5g}\n"
+        named = ((name.split("_", 1), value) for name, value in self.random.items())
+        return "".join(f"  {what:<24} {kind} {value:.5g}\n" for (kind, what), value in named)
+
+    def _n_effects(self) -> str:
+        if self.ranef.index.nlevels == 1:
+            return unit(self.group, len(self.ranef))
+        return counted(len(self.ranef), "random effect")
 
     def _repr_html_(self) -> str:
         head, *_ = repr(self).split("Fixed effects")

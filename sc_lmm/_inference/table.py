@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from .._model import STATUS
-from .._names import sd_columns
 from .tests import adjust
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def result_table(
     stats: SufficientStatistics,
     var_names: pd.Index,
     *,
-    group: str,
+    random_columns: dict[str, Array],
     logfoldchanges: Array,
     corr_method: str,
 ) -> pd.DataFrame:
@@ -39,8 +38,8 @@ def result_table(
         Statistics of the genes.
     var_names
         Names of the genes, (G,).
-    group
-        Column of the random intercept.
+    random_columns
+        What there is to say of the random terms, by column, (G,) each.
     logfoldchanges
         Log2 fold changes, (G,), NaN where the expression is not on a declared logarithmic scale.
     corr_method
@@ -65,7 +64,7 @@ def result_table(
         "lrt": test.stat if is_ratio else np.full(missing.size, np.nan),
         "pvals_chi2": np.exp(test.log_pval_chi2),
         "calibration": test.factor,
-        sd_columns([group])[0]: fit.sd_random,
+        **random_columns,
         "sd_residual": np.sqrt(fit.sigma2),
         "icc": fit.icc,
         "icc_moderated": test.icc_moderated,

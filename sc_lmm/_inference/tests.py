@@ -11,7 +11,7 @@ from scipy import stats as distributions
 from statsmodels.stats.multitest import multipletests
 
 from .._errors import alternatives
-from .degrees_of_freedom import FTest, between_within, kenward_roger, satterthwaite, wald_at_rho
+from .degrees_of_freedom import FTest
 from .squeeze import squeeze
 from .tail import chi2_log_isf, chi2_logsf, f_logsf
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .._design import Hypothesis
-    from .._model import Fit, Profile
+    from .._model import BaseFit
     from .._statistics import SufficientStatistics
     from .moderation import Moderated
 
@@ -57,7 +57,7 @@ class Test:
         return np.where(np.isnan(self.coef), self.evidence, np.sign(self.coef) * np.sqrt(self.evidence))
 
 
-def likelihood_ratio(full: Fit, null: Fit, hypothesis: Hypothesis, factor: Array | None = None) -> Test:
+def likelihood_ratio(full: BaseFit, null: BaseFit, hypothesis: Hypothesis, factor: Array | None = None) -> Test:
     """Likelihood-ratio test of the full against the null model, the ratio divided by its calibration factor.
 
     Both fits must be by maximum likelihood: restricted likelihoods of models with different fixed effects are of
@@ -99,25 +99,8 @@ def moderate_ratio(test: Test, found: Moderated, hypothesis: Hypothesis) -> Test
     )
 
 
-def f_test(
-    stats: SufficientStatistics, objective: Profile, fit: Fit, hypothesis: Hypothesis, method: str, *, moderate: bool
-) -> Test:
-    """t (one df) or F test of REML estimates.
-
-    Parameters
-    ----------
-    stats, objective, fit
-        Statistics, restricted deviance and REML fit of the full model.
-    hypothesis
-        What is tested.
-    method
-        How the denominator degrees of freedom are found; "wald" takes them as infinite.
-    moderate
-        Squeeze the variance of the contrast across genes.
-    """
-    result = _with_df(stats, objective, fit, hypothesis, method)
-    if moderate:
-        result = _moderated(result, stats)
+def f_test(result: FTest, fit: BaseFit, hypothesis: Hypothesis, method: str) -> Test:
+    """t (one df) or F test of REML estimates, given the statistic and how it was made."""
     q = hypothesis.df
     coef, _ = contrast(fit, hypothesis)
     log_p = f_logsf(result.F, q, result.df)
@@ -137,18 +120,7 @@ def f_test(
     )
 
 
-def _with_df(stats: SufficientStatistics, objective: Profile, fit: Fit, hypothesis: Hypothesis, method: str) -> FTest:
-    L = hypothesis.L
-    if method == "between-within":
-        return between_within(stats, fit, L)
-    if method == "satterthwaite":
-        return satterthwaite(stats, objective, fit, L)
-    if method == "kenward-roger":
-        return kenward_roger(stats, objective, fit, L)
-    return wald_at_rho(stats, fit, L, np.full(fit.rho.size, np.inf))
-
-
-def _moderated(result: FTest, stats: SufficientStatistics) -> FTest:
+def squeezed(result: FTest, stats: SufficientStatistics) -> FTest:
     """Squeeze the scale of the covariance of L beta: its variance for one df, the q-th root of its determinant."""
     q = result.vcov.shape[1]
     sign, log_det = np.linalg.slogdet(np.where(np.isfinite(result.vcov), result.vcov, np.eye(q)))
@@ -158,10 +130,10 @@ def _moderated(result: FTest, stats: SufficientStatistics) -> FTest:
     return FTest(result.F / ratio, prior.df, result.vcov * ratio[:, None, None])
 
 
-def contrast(fit: Fit, hypothesis: Hypothesis) -> tuple[Array, Array]:
+def contrast(fit: BaseFit, hypothesis: Hypothesis) -> tuple[Array, Array]:
     """Estimate and standard error of L beta, each (G,); NaN for several df."""
     if hypothesis.df != 1:
-        return np.full(fit.rho.size, np.nan), np.full(fit.rho.size, np.nan)
+        return np.full(fit.sigma2.size, np.nan), np.full(fit.sigma2.size, np.nan)
     L = hypothesis.L[0]
     return fit.beta @ L, np.sqrt(np.einsum("i,gij,j->g", L, fit.vcov, L))
 
@@ -172,7 +144,7 @@ def t_interval(test: Test, conf_level: float) -> tuple[Array, Array]:
     return test.coef - width, test.coef + width
 
 
-def unusable_as_nan(test: Test, fit: Fit) -> Test:
+def unusable_as_nan(test: Test, fit: BaseFit) -> Test:
     """Blank the genes whose fit is not a maximum."""
     names = ("coef", "se", "stat", "df", "log_pval", "log_pval_chi2", "loglik_null", "evidence")
     blanked: dict[str, Any] = {name: np.where(fit.usable, getattr(test, name), np.nan) for name in names}

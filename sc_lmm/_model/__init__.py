@@ -1,5 +1,6 @@
 """Statistics -> Fit or CountPoints: likelihoods, their maxima, and the estimates there, for genes in blocks."""
 
+from .base import BOUNDARY, STATUS, BaseFit
 from .blocks import for_blocks, gene_blocks
 from .count_points import (
     COUNT_STATUS,
@@ -11,22 +12,33 @@ from .count_points import (
     log_likelihoods,
 )
 from .deviance import Profile, Spectrum, coefficients, profile, project, project_beside, spectrum
-from .fit import BOUNDARY, STATUS, Fit, fit_models
+from .fit import Fit, fit_models
+from .moments import moments_at
 from .optimize import Terms, derivatives, evaluate
-from .points import AtPoints, Support, at_points, support
+from .points import AtPoints, GenesAtPoints, Support, support
+from .rest import Moments
+from .structure import Structure, structure
+from .term_fit import TermFit, fit_terms, shares
+from .term_points import GenesAtTermPoints, PointTable, point_table
 
 __all__ = [
     "AtPoints",
     "BOUNDARY",
     "COUNT_STATUS",
     "CountPoints",
+    "BaseFit",
     "Fit",
+    "GenesAtPoints",
+    "GenesAtTermPoints",
+    "Moments",
+    "PointTable",
     "Profile",
     "STATUS",
     "Spectrum",
+    "Structure",
     "Support",
+    "TermFit",
     "Terms",
-    "at_points",
     "coefficients",
     "contrast_variances",
     "corrected_ratios",
@@ -34,13 +46,18 @@ __all__ = [
     "derivatives",
     "evaluate",
     "fit_models",
+    "fit_terms",
     "for_blocks",
     "gene_blocks",
     "half_counts",
     "log_likelihoods",
+    "moments_at",
+    "point_table",
     "profile",
     "project",
     "project_beside",
+    "shares",
     "spectrum",
+    "structure",
     "support",
 ]

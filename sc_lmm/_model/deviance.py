@@ -129,16 +129,20 @@ def _principal(A: Array) -> Array:
 
 
 def _log_det_XtX(stats: SufficientStatistics, R: Array) -> float:
-    """log|X'X| in the user's columns, so that the restricted likelihood is the one that other programs print.
+    """log|X'X| in the user's columns, so that the restricted likelihood is the one that other programs print."""
+    return float(2 * np.log(np.abs(np.diag(R))).sum() + log_det_basis(stats))
+
+
+def log_det_basis(stats: SufficientStatistics) -> float:
+    """log|X'X| in the user's columns less that in standardised ones.
 
     The columns of a null model are not the user's: its likelihood is told in standardised ones. An origin, which `columns`
     are without, does not change a determinant.
     """
-    log_det = 2 * np.log(np.abs(np.diag(R))).sum()
-    if len(stats.basis) == stats.n_columns:
-        unit = np.linalg.norm(stats.columns, axis=0)
-        log_det += 2 * (np.linalg.slogdet(stats.columns / unit)[1] + np.log(unit).sum())
-    return float(log_det)
+    if len(stats.basis) != stats.n_columns:
+        return 0.0
+    unit = np.linalg.norm(stats.columns, axis=0)
+    return float(2 * (np.linalg.slogdet(stats.columns / unit)[1] + np.log(unit).sum()))
 
 
 def profile(stats: SufficientStatistics, spectrum: Spectrum) -> Profile:

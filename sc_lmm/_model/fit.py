@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._blas import one_blas_thread
+from .base import BOUNDARY, CONSTANT, FAILED, MAX_ITER, OK, ROUNDING, BaseFit
 from .blocks import for_blocks, gene_blocks
 from .deviance import Profile, Spectrum, coefficients, profile, spectrum
 from .optimize import minimise
@@ -21,39 +22,16 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-OK, BOUNDARY, CONSTANT, MAX_ITER, FAILED = range(5)
-STATUS = ("ok", "boundary", "constant", "max_iter", "failed")
-
 # In the order of the outcomes of `optimize`. Without a minimum the deviance falls without end, as for a gene that is
 # constant within every donor.
 _STATUS_OF = np.array([BOUNDARY, OK, MAX_ITER, FAILED], dtype=np.int8)
 
-# What is left of y'y is rounding below this share: twelve of the digits of y are gone, and fewer than four are left.
-_ROUNDING = 2.0**-80
-
 
 @dataclass(frozen=True)
-class Fit:
-    """Estimates of one model for G genes, in the user's units."""
+class Fit(BaseFit):
+    """Estimates under one random intercept."""
 
-    coef_names: tuple[str, ...]  # (p,)
-    beta: Array  # (G, p)
-    vcov: Array  # (G, p, p) covariance of beta
     rho: Array  # (G,) sigma_u^2 / sigma^2
-    sigma2: Array  # (G,) residual variance
-    deviance: Array  # (G,) -2 log L (ML) or -2 log restricted L (REML)
-    status: NDArray[np.int8]  # (G,) position in STATUS
-    reml: bool
-
-    @property
-    def se(self) -> Array:
-        """Standard errors of beta, (G, p)."""
-        return np.sqrt(np.diagonal(self.vcov, axis1=1, axis2=2))
-
-    @property
-    def loglik(self) -> Array:
-        """Log-likelihood, restricted if `reml`, (G,)."""
-        return -self.deviance / 2
 
     @property
     def icc(self) -> Array:
@@ -64,11 +42,6 @@ class Fit:
     def sd_random(self) -> Array:
         """Standard deviation of the random intercept, (G,)."""
         return np.sqrt(self.rho * self.sigma2)
-
-    @property
-    def usable(self) -> NDArray[np.bool_]:
-        """Genes whose estimates are a maximum of the likelihood, (G,)."""
-        return self.status <= BOUNDARY
 
 
 def fit_models(
@@ -81,7 +54,7 @@ def fit_models(
     block_size: int | None = None,
     show_progress: bool | None = None,
 ) -> list[Fit]:
-    """Fit every gene under each of several models of the same genes.
+    """Fit every gene under each of several models of the same genes, with one random intercept.
 
     Parameters
     ----------
@@ -136,7 +109,7 @@ def _fit_one(
         for values in (found.rho, found.rss / spectrum.dof, found.value + spectrum.offset)
     )
     beta, vcov = _estimates(stats, rho, sigma2) if estimates else (np.empty((rho.size, 0)), np.empty((rho.size, 0, 0)))
-    return Fit(names, beta, vcov, rho, sigma2, deviance, status, reml)
+    return Fit(names, beta, vcov, sigma2, deviance, status, reml, rho)
 
 
 def _estimates(stats: SufficientStatistics, rho: Array, sigma2: Array) -> tuple[Array, Array]:
@@ -146,11 +119,11 @@ def _estimates(stats: SufficientStatistics, rho: Array, sigma2: Array) -> tuple[
 
 def _degenerate(stats: SufficientStatistics, objective: Profile) -> NDArray[np.int8]:
     """Genes without variation, or without any that the fixed effects or the donors do not explain exactly."""
-    explained = np.flatnonzero(objective.rss_0 <= _ROUNDING * stats.with_shift(np.zeros(stats.n_genes)).yty)
+    explained = np.flatnonzero(objective.rss_0 <= ROUNDING * stats.with_shift(np.zeros(stats.n_genes)).yty)
     status = np.full(stats.n_genes, OK, dtype=np.int8)
     if explained.size:
         few = stats.genes(explained)
-        constant = few.total_ss <= _ROUNDING * (few.total_ss + few.n_cells * few.mean**2)
+        constant = few.total_ss <= ROUNDING * (few.total_ss + few.n_cells * few.mean**2)
         status[explained] = np.where(constant, CONSTANT, FAILED)
     return status
 

@@ -72,16 +72,34 @@ def support(stats: SufficientStatistics, spectrum: Spectrum, rho: Array, L: Arra
     )
 
 
-def at_points(stats: SufficientStatistics, profile: Profile, points: Support) -> AtPoints:
-    """Evaluate a block of genes, given its restricted deviance `profile`."""
-    df, n_points = points.level.size, points.log_det.size
-    rss = _product(np.ascontiguousarray(profile.eta2), points.weight) + profile.rss_0[:, None]
-    coef = _product(np.ascontiguousarray(stats.ZtY.T), points.between)
-    coef += _product(np.ascontiguousarray(stats.DtY.T), points.within)
-    coef = coef.reshape(stats.n_genes, df, n_points) + stats.shift[:, None, None] * points.level[:, None]
-    with np.errstate(divide="ignore"):  # a constant gene
-        loglik = -(points.dof * np.log(rss) + points.log_det) / 2
-    return AtPoints(loglik, rss / points.dof, coef, points.unscaled, points.dof)
+@dataclass(frozen=True)
+class GenesAtPoints:
+    """Genes that can be evaluated at the points, given their restricted deviance `profile`."""
+
+    stats: SufficientStatistics
+    profile: Profile
+    points: Support
+
+    @property
+    def entries(self) -> int:
+        """Numbers per gene that an evaluation holds."""
+        return self.stats.sizes.size + (3 + self.points.level.size) * self.points.log_det.size
+
+    def genes(self, index: slice | NDArray[np.int64]) -> GenesAtPoints:
+        """Some of the genes."""
+        return GenesAtPoints(self.stats.genes(index), self.profile.genes(index), self.points)
+
+    def evaluate(self) -> AtPoints:
+        """Likelihoods and estimates at all points."""
+        stats, points = self.stats, self.points
+        df, n_points = points.level.size, points.log_det.size
+        rss = _product(np.ascontiguousarray(self.profile.eta2), points.weight) + self.profile.rss_0[:, None]
+        coef = _product(np.ascontiguousarray(stats.ZtY.T), points.between)
+        coef += _product(np.ascontiguousarray(stats.DtY.T), points.within)
+        coef = coef.reshape(stats.n_genes, df, n_points) + stats.shift[:, None, None] * points.level[:, None]
+        with np.errstate(divide="ignore"):  # a constant gene
+            loglik = -(points.dof * np.log(rss) + points.log_det) / 2
+        return AtPoints(loglik, rss / points.dof, coef, points.unscaled, points.dof)
 
 
 @compiled(fastmath={"contract"})

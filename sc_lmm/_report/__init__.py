@@ -2,6 +2,14 @@
 
 from .audit import audit, audit_terms, refused_report
 from .cautions import Cautions
-from .facts import DesignReport, from_uns
+from .facts import DesignReport, RandomFacts, from_uns
 
-__all__ = ["Cautions", "DesignReport", "audit", "audit_terms", "from_uns", "refused_report"]
+__all__ = [
+    "Cautions",
+    "DesignReport",
+    "RandomFacts",
+    "audit",
+    "audit_terms",
+    "from_uns",
+    "refused_report",
+]

@@ -24,6 +24,7 @@ from .depth import depth_verdict
 from .detectable import detectability, max_df
 from .facts import GRADES, DesignReport, RandomFacts, TermFacts, TestFacts, Verdict
 from .neighbours import Neighbour, neighbour_verdicts, neighbours, unit_left_out
+from .strata import described_by, effect_verdicts, relations, stratum
 from .verdicts import design_verdicts
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .._design import Design
+    from .._design import Design, RandomEffects
     from .anatomy import Anatomy
 
     Array = NDArray[np.float64]
@@ -51,7 +52,7 @@ def audit(design: Design, test: TestSpec | None = None, obs: pd.DataFrame | None
         All annotations of all cells, (n_obs, n_annotations). They tell which donors' cells were left out, and whether
         a unit such as the donor of several samples was left out of the formula.
     """
-    return _report(_subject(design, obs), test)
+    return _report(_subject(design, obs, test), test)
 
 
 @one_blas_thread()
@@ -64,7 +65,8 @@ def audit_terms(design: Design, obs: pd.DataFrame) -> tuple[DesignReport, Cautio
     of_term = {"": report.warnings}
     for term in design.terms:
         with suppress(DesignError):  # a term that cannot be tested
-            of_term[term] = tuple(filter(None, map(_of_term, _report(subject, term).verdicts)))
+            of_this = _subject(design, obs, term) if design.effects else subject
+            of_term[term] = tuple(filter(None, map(_of_term, _report(of_this, term).verdicts)))
     return report, Cautions(of_term, subject.varying)
 
 
@@ -87,14 +89,24 @@ class _Subject:
     varying: frozenset[str]  # factors that vary within donors
 
 
-def _subject(design: Design, obs: pd.DataFrame | None) -> _Subject:
-    a = anatomy(design)
+def _subject(design: Design, obs: pd.DataFrame | None, test: TestSpec | None = None) -> _Subject:
+    a = anatomy(described_by(design, _tested_columns(design, test)) if design.effects else design)
+    design = a.design
     tables = {
         name: a.crossings.get(quoted(name)) or cross(design.levels_of(name), design) for name in design.coding.levels
     }
     varying = frozenset(name for name, table in tables.items() if table is None or not table.constant)
     units, depth = ([], ()) if obs is None else (neighbours(a, obs), tuple(depth_verdict(a, obs)))
     return _Subject(a, units, depth, _dropped_by_donor(design, obs), varying)
+
+
+def _tested_columns(design: Design, test: TestSpec | None) -> list[int]:
+    """Columns of X that a test weighs."""
+    coding = design.coding
+    if test is None or is_random_term(test, coding):
+        return []
+    L = np.concatenate([hypothesis.L for hypothesis in hypotheses_of(coding, test)])
+    return [int(k) for k in np.flatnonzero(np.abs(L).max(axis=0) > 0)]
 
 
 def _report(subject: _Subject, test: TestSpec | None) -> DesignReport:
@@ -107,6 +119,7 @@ def _report(subject: _Subject, test: TestSpec | None) -> DesignReport:
         *([] if test is None else place_verdicts(design.coding, test, subject.varying)),
         *neighbour_verdicts(a, terms, subject.units),
         *dropped_cells(a, subject.dropped),
+        *effect_verdicts(design),
         *subject.depth,
     ]
     return DesignReport(
@@ -115,7 +128,7 @@ def _report(subject: _Subject, test: TestSpec | None) -> DesignReport:
         n_dropped=int((~design.kept).sum()),
         dropped_by_donor=subject.dropped,
         terms=tuple(_term_facts(a, name) for name in design.terms if name != "Intercept"),
-        random=(_random_facts(a),),
+        random=_all_random_facts(a),
         tests=tests,
         verdicts=tuple(sorted(dict.fromkeys(verdicts), key=lambda v: -GRADES.index(v.grade))),
     )
@@ -143,6 +156,7 @@ def _tested_rows(a: Anatomy, test: TestSpec | None) -> dict[str, dict[str, Array
 def _term_facts(a: Anatomy, name: str) -> TermFacts:
     columns = a.columns(name)
     aliases = a.aliases_of(name)
+    own = stratum(a.design, columns)
     within, between = a.within[columns].sum(), a.between[columns].sum()
     crossing = a.crossings.get(name)
     levels = crossing.levels if crossing else ()
@@ -155,7 +169,7 @@ def _term_facts(a: Anatomy, name: str) -> TermFacts:
         between_share=_between_share(a, columns),
         donors={level: int(n) for level, n in zip(levels, donors, strict=True)},
         cells={level: int(n) for level, n in zip(levels, cells, strict=True)},
-        max_df=0 if aliases else max_df(a, columns),
+        max_df=0 if aliases else max_df(a, columns) if own is None else own.df,
         estimable=not aliases,
         aliases=tuple(str(alias) for alias in aliases),
     )
@@ -166,6 +180,30 @@ def _between_share(a: Anatomy, columns: Sequence[int]) -> float:
     total = (a.within + a.between)[columns]
     varies = total > 0
     return float((a.between[columns][varies] / total[varies]).mean()) if varies.any() else 1.0
+
+
+def _all_random_facts(a: Anatomy) -> tuple[RandomFacts, ...]:
+    """Facts of every random term, those on the grouping that the report is about first."""
+    design = a.design
+    if not design.effects:
+        return (_random_facts(a),)
+    ordered = sorted(design.effects, key=lambda effects: effects.grouping != a.group)
+    return tuple(_effect_facts(design, effects, ordered[k + 1 :]) for k, effects in enumerate(ordered))
+
+
+def _effect_facts(design: Design, effects: RandomEffects, later: Sequence[RandomEffects]) -> RandomFacts:
+    sizes = np.bincount(effects.codes, design.random.weights, minlength=len(effects.levels)).astype(np.float64)
+    return RandomFacts(
+        name=effects.grouping,
+        levels=sizes.size,
+        smallest=int(sizes.min()),
+        median=float(np.median(sizes)),
+        largest=int(sizes.max()),
+        effective_levels=float(sizes.sum() ** 2 / (sizes @ sizes)),
+        effective_cells=float(sizes.size / (1 / sizes).sum()),
+        relations=relations(effects, later),
+        text=effects.written,
+    )
 
 
 def _random_facts(a: Anatomy) -> RandomFacts:
@@ -196,17 +234,19 @@ def _relation(a: Anatomy, name: str) -> str:
 
 def _test_facts(a: Anatomy, term: str, rows: Mapping[str, Array]) -> TestFacts:
     found = detectability(a, term, rows)
+    own = stratum(a.design, a.columns(term))
     return TestFacts(
         term=term,
         level="within" if found.within else "between",
         donors=a.sizes.size,
         donors_per_level=_donors_compared(a, term, rows),
-        df=found.df,
+        df=found.df if own is None else own.df,
         inflation=found.inflation,
         inflation_by=found.inflation_by,
         per="as a difference between levels" if term in a.crossings else f"per standard deviation of {term}",
         enough_cells_icc=found.enough_cells_icc,
-        detectable=found.detectable,
+        detectable=found.detectable if own is None or not a.design.effects else (),
+        judged_by="" if own is None else own.words,
     )
 
 

@@ -51,6 +51,7 @@ class RandomFacts:
     effective_levels: float  # n^2 / sum n_j^2: as many levels of equal size would weigh the same
     effective_cells: float  # per level, harmonic mean
     relations: tuple[str, ...]  # nested in, crossed with
+    text: str = ""  # the term as the formula writes it, "" for (1 | name)
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class TestFacts:
     per: str  # what the detectable effects are of: a difference between levels, a slope times an sd
     enough_cells_icc: float  # from this ICC on endless cells would lower sd_cell by less than 10 %; 1 if none
     detectable: tuple[Detectable, ...]
+    judged_by: str = ""  # of several random terms, in words; "" for one random intercept, or the cells
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,7 @@ def _random_table(report: DesignReport) -> Table | None:
     header = ("term", "levels", "least cells", "median", "most", "effective levels", "effective cells per level")
     rows = tuple(
         (
-            random_intercept(term.name),
+            term.text or random_intercept(term.name),
             f"{term.levels:,}",
             f"{term.smallest:,}",
             f"{term.median:,.6g}",
@@ -273,6 +275,11 @@ def _test_table(test: TestFacts, group: str) -> Table:
 
 def _test_notes(test: TestFacts, group: str) -> list[str]:
     arms = f" ({_levels(test.donors_per_level)})" if test.donors_per_level else ""
+    if not test.detectable and test.df > 0:
+        return [
+            f"{unit(group, test.donors)}{arms}; judged by {test.judged_by}, {test.df:,} df. What it can find depends on "
+            f"the variances of the random terms."
+        ]
     if not test.detectable:
         return [f"{unit(group, test.donors)}{arms}; no test is possible (0 df)."]
     notes = [

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .._errors import listing
-from .._names import quoted
+from .._names import quoted, random_intercept
 from .._words import one, unit
 from .anatomy import Crossing, cross
 from .facts import Verdict
@@ -125,17 +125,17 @@ def _levels_per(unit: Neighbour, codes: np.ndarray) -> np.ndarray:
 def _samples_of_donor(a: Anatomy, donor: Neighbour) -> Verdict:
     name, crossing = donor.name, donor.crossing
     several = [level for level, n in zip(crossing.levels, crossing.donors_per_level, strict=True) if n > 1]
-    formula = formula_with(a.design.coding, group=name)
+    coding = a.design.coding
+    formula = formula_with(coding, random=f"{coding.formula.random_text} + {random_intercept(name)}")
     return Verdict(
         "caution",
         "samples_of_donor",
         f"adata.obs[{name!r}] (not in the formula) groups the {unit(a.group, a.sizes.size)} into "
         f"{len(crossing.levels)}; with several: {listing(several, 5)}. What the {unit(a.group)} of one {one(name)} share "
         f"is not in the model, so they count as independent (pseudoreplication).",
-        f'If they are not, use "{formula}" or keep one {one(a.group)} per {one(name)}. '
-        f"Nested intercepts (1 | {quoted(name)}/{quoted(a.group)}) are not supported yet.",
+        f'If they are not, type "{formula}", or keep one {one(a.group)} per {one(name)}.',
         warning=f"The {unit(a.group)} of one {one(name)} count as independent, and adata.obs[{name!r}] has several of "
-        f"{listing(several, 3)}: p-values are too small if these are alike, so compare with "
+        f"{listing(several, 3)}: p-values are too small if these are alike, so type "
         f'"{formula}" or keep one {one(a.group)} per {one(name)}.',
     )
 
@@ -180,7 +180,7 @@ def _unit_left_out(a: Anatomy, test: str, left_out: Neighbour) -> Verdict:
 
 def _nested_samples(a: Anatomy, samples: Neighbour) -> Verdict:
     """What varies within the grouping is told by the verdicts of its test, and the rest is safe: nothing to warn of."""
-    name, crossing = samples.name, samples.crossing
+    name, crossing, coding = samples.name, samples.crossing, a.design.coding
     several = int((crossing.levels_per_donor > 1).sum())
     return Verdict(
         "caution",
@@ -188,8 +188,8 @@ def _nested_samples(a: Anatomy, samples: Neighbour) -> Verdict:
         f"adata.obs[{name!r}] (not in the formula) splits {several} of the {unit(a.group, a.sizes.size)} "
         f"({len(crossing.levels)} {unit(name)} in all). Cells of one {one(name)} may be more alike than others of the "
         f"same {one(a.group)}: what varies within {a.group} then looks too certain (pseudoreplication).",
-        f"Terms that are constant within {a.group} are judged between its levels and stay safe. Nested intercepts "
-        f"(1 | {quoted(a.group)}/{quoted(name)}) are not supported yet.",
+        f"Terms that are constant within {a.group} are judged between its levels and stay safe. For the others type "
+        f'"{formula_with(coding, random=f"{coding.formula.random_text} + {random_intercept(name)}")}".',
     )
 
 

@@ -46,14 +46,15 @@ def design_verdicts(a: Anatomy, tests: Sequence[TestFacts], left_out: Collection
     yield from refused
     if tests and not refused:
         yield from _test_verdicts(a, tests, left_out)
-    if not tests:
+    if not tests and not a.design.effects:
         yield from _constant_within(a, [t for t, c in a.crossings.items() if c.constant and not c.divides])
     yield from column_verdicts(a, [test.term for test in tests])
 
 
 def _test_verdicts(a: Anatomy, tests: Sequence[TestFacts], left_out: Collection[str]) -> Iterator[Verdict]:
     for test in tests:
-        yield from _constant_within(a, [] if a.within[a.columns(test.term)].any() else [test.term])
+        is_told = test.judged_by or a.within[a.columns(test.term)].any()
+        yield from _constant_within(a, [] if is_told else [test.term])
     yield from within_verdicts(a, tests, left_out)
     yield from _few_donors(a, tests)
     for test in tests:
@@ -86,10 +87,12 @@ def _few_donors(a: Anatomy, tests: Sequence[TestFacts]) -> Iterator[Verdict]:
     found = [f"{unit(a.group, n)} with {test.term} {level}" for n, level in arms]
     shown = [*found[:2], *([f"{len(found) - 2} more such"] if len(found) > 2 else [])]
     what = f"{named(shown)} ({test.df:,} df)" if found else f"{test.df:,} df between {unit(a.group, a.sizes.size)}"
-    smallest = max((d for d in test.detectable if d.icc == REFERENCE_ICC), key=lambda d: d.sd_cell)
+    at_usual = [d.sd_cell for d in test.detectable if d.icc == REFERENCE_ICC]
     missed = (
-        f"at an ICC of {REFERENCE_ICC} effects below {smallest.sd_cell:.2g} standard deviations of a cell are missed "
-        f"more often than in 20 % of cases"
+        f"at an ICC of {REFERENCE_ICC} effects below {max(at_usual):.2g} standard deviations of a cell are missed more "
+        f"often than in 20 % of cases"
+        if at_usual
+        else "only large effects are found"
     )
     yield Verdict(
         "caution",

@@ -5,12 +5,14 @@ from .reading import statistics_of_each, sufficient_statistics
 from .size_factors import MEDIAN_RATIO, TOTAL, library_exposure
 from .sufficient import SufficientStatistics, null_model, standard_rows, within_products
 from .sums import Sums
+from .terms import Grouping
 from .values import looks_like_counts
 from .visit import check_matrix
 
 __all__ = [
     "CountStatistics",
     "MEDIAN_RATIO",
+    "Grouping",
     "SufficientStatistics",
     "Sums",
     "TOTAL",

@@ -105,7 +105,8 @@ def donor_sums_of_each(
 def _cells(design: Design, rows: NDArray[np.int64]) -> Cells:
     codes = design.random.codes
     order = np.argsort(codes, kind="stable")
-    return Cells(rows[order].astype(np.int64), codes[order], np.zeros((codes.size, 0)), design.random.sizes.size)
+    nothing = np.zeros((codes.size, 0))
+    return Cells(rows[order].astype(np.int64), codes[order], nothing, nothing, design.random.sizes.size)
 
 
 def count_statistics(sums: Sums, design: Design, exposure: Array, genes: NDArray[np.int64]) -> CountStatistics:

@@ -46,12 +46,12 @@ def csr_rows(
     gene_of: NDArray[np.uint32] | None,  # (n_vars,), G where it is not tested; None if every column is a gene
     start: int,
     stop: int,
-    acc: Array,  # (G + 1, N_SLOTS + n_columns) zeros; this task's sums over all its cells
-    head: Array,  # (G,) zeros; sums of the first level of the task, which the task before may share
-    ZtY: Array,  # (q, G)
+    acc: Array,  # (G + 1, N_SLOTS + n_columns + n_slopes) zeros; this task's sums over all its cells
+    head: Array,  # (1 + n_slopes, G) zeros; sums of the first level of the task, which the task before may share
+    sums: Sums,  # of which those of levels are added to
 ) -> int:
     """Visit rows `start` to `stop`. Tests for None are resolved by the compiler, not per entry."""
-    codes, negative = cells.codes, 0
+    codes, negative, first_slope = cells.codes, 0, N_SLOTS + cells.C.shape[1]
     for i in range(start, stop):
         begin, end = stored.indptr[cells.rows[i]], stored.indptr[cells.rows[i] + 1]
         columns, values = stored.indices[begin:end], stored.data[begin:end]
@@ -61,12 +61,22 @@ def csr_rows(
         negative += found
         for k in range(1, cells.C.shape[1]):
             _add_products(columns, values, weights[i] * cells.C[i, k], gene_of, acc[:, N_SLOTS + k])
+        for k in range(cells.S.shape[1]):
+            _add_products(columns, values, weights[i] * cells.S[i, k], gene_of, acc[:, first_slope + k])
         if i + 1 == stop or codes[i + 1] != codes[i]:
-            target = head if codes[i] == codes[start] else ZtY[codes[i]]
-            for g in range(head.size):
-                target[g] += acc[g, SUM]
-                acc[g, SUM] = 0.0
+            is_first = codes[i] == codes[start]
+            _hand_over(acc[:, SUM], head[0] if is_first else sums.ZtY[codes[i]])
+            for k in range(cells.S.shape[1]):
+                _hand_over(acc[:, first_slope + k], head[1 + k] if is_first else sums.StY[k, codes[i]])
     return negative
+
+
+@compiled()
+def _hand_over(running: Array, target: Array) -> None:
+    """Add one level's sums to where they belong, and start those of the next level."""
+    for g in range(target.size):
+        target[g] += running[g]
+        running[g] = 0.0
 
 
 @compiled()
@@ -130,6 +140,7 @@ def csc_columns(
 ) -> int:
     """Visit genes `start` to `stop`."""
     level, products, negative = np.zeros(cells.n_levels), np.zeros(cells.C.shape[1]), 0
+    sloped = np.zeros((cells.S.shape[1], cells.n_levels))
     for g in range(start, stop):
         begin, end = stored.indptr[columns[g]], stored.indptr[columns[g] + 1]
         rows, values = stored.indices[begin:end], stored.data[begin:end]
@@ -151,18 +162,23 @@ def csc_columns(
             count += 1
             for k in range(products.size):
                 products[k] += cells.C[i, k] * wy
-        _keep(g, level, products, square, count, sums)
+            for k in range(sloped.shape[0]):
+                sloped[k, np.uint32(cells.codes[i])] += cells.S[i, k] * wy
+        _keep(g, level, products, sloped, square, count, sums)
     return negative
 
 
 @compiled()
-def _keep(g: int, level: Array, products: Array, square: float, count: int, sums: Sums) -> None:
+def _keep(g: int, level: Array, products: Array, sloped: Array, square: float, count: int, sums: Sums) -> None:
     """Hand over one gene's sums and start the next one's at zero."""
     sums.yty[g], sums.nonzero[g] = square, count
     for j in range(level.size):
         sums.ZtY[j, g], level[j] = level[j], 0.0
     for k in range(products.size):
         sums.CtY[k, g], products[k] = products[k], 0.0
+    for k in range(sloped.shape[0]):
+        for j in range(level.size):
+            sums.StY[k, j, g], sloped[k, j] = sloped[k, j], 0.0
 
 
 @compiled()
@@ -178,7 +194,7 @@ def dense_rows(
     """Visit genes `start` to `stop` of every row, along the rows, in loops of one stride each that become vectors."""
     n, codes, negative = stop - start, cells.codes, 0
     y, level, square, count = np.empty(n), np.zeros(n), np.zeros(n), np.zeros(n)
-    products = np.zeros((cells.C.shape[1], n))
+    products, sloped = np.zeros((cells.C.shape[1], n)), np.zeros((cells.S.shape[1], n))
     wanted = columns[start:stop]
     adjacent = (np.diff(wanted) == 1).all()
     for i in range(cells.rows.size):
@@ -190,18 +206,27 @@ def dense_rows(
         for g in range(n):
             level[g] += w * y[g]
             square[g] += w * y[g] * y[g]
-        for k in range(cells.C.shape[1]):
-            c = w * cells.C[i, k]
-            for g in range(n):
-                products[k, g] += c * y[g]
+        _add_multiples(w, cells.C[i], y, products)
+        _add_multiples(w, cells.S[i], y, sloped)
         if i + 1 == codes.size or codes[i + 1] != codes[i]:
             for g in range(n):
                 sums.ZtY[codes[i], start + g], level[g] = level[g], 0.0
+            for k in range(cells.S.shape[1]):
+                _hand_over(sloped[k], sums.StY[k, codes[i], start:stop])
     for g in range(n):
         sums.yty[start + g], sums.nonzero[start + g] = square[g], np.int64(count[g])
         for k in range(cells.C.shape[1]):
             sums.CtY[k, start + g] = products[k, g]
     return negative
+
+
+@compiled()
+def _add_multiples(w: float, factors: Array, y: Array, products: Array) -> None:
+    """Add each factor times w y to its row of products."""
+    for k in range(factors.size):
+        c = w * factors[k]
+        for g in range(y.size):
+            products[k, g] += c * y[g]
 
 
 @compiled()
@@ -229,6 +254,7 @@ def dense_columns(
     """Visit genes `start` to `stop` of every row, along the columns, in loops that become vectors."""
     y, ends, negative = np.empty(cells.rows.size), _ends(cells.codes), 0
     level, products = np.zeros(cells.n_levels), np.zeros(cells.C.shape[1])
+    sloped = np.zeros((cells.S.shape[1], cells.n_levels))
     for g in range(start, stop):
         column = Y[:, columns[g]]
         count, square, first = 0, 0.0, 0
@@ -242,11 +268,14 @@ def dense_columns(
                 square += weights[i] * y[i] * y[i]
                 y[i] *= weights[i]
                 total += y[i]
+            for k in range(sloped.shape[0]):
+                for i in range(first, end):
+                    sloped[k, cells.codes[first]] += cells.S[i, k] * y[i]
             level[cells.codes[first]], first = total, end
         for k in range(products.size):
             for i in range(y.size):
                 products[k] += cells.C[i, k] * y[i]
-        _keep(g, level, products, square, count, sums)
+        _keep(g, level, products, sloped, square, count, sums)
     return negative
 
 

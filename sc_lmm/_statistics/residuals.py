@@ -6,7 +6,7 @@ the squares of y hold no digit of that spread; the squares of residuals hold all
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -25,18 +25,31 @@ if TYPE_CHECKING:
 _BLOCK_ENTRIES = 1 << 22
 
 
-def visit_residuals(matrix: Any, cells: Cells, columns: NDArray[np.int64], means: Array, slopes: Array) -> Sums:
-    """Add up y - means (q, G) - C slopes (n_columns, G) over cells, its products with C, and its squares."""
+class Explained(NamedTuple):
+    """What is taken from the entries of G genes."""
+
+    means: Array  # (q, G) of levels
+    slopes: Array  # (n_columns, G) of C
+    own: Array  # (n_slopes, q, G) of S, of each level its own
+
+
+def visit_residuals(matrix: Any, cells: Cells, columns: NDArray[np.int64], explained: Explained) -> Sums:
+    """Add up over cells what is left of y, its products with C and S, and its squares."""
     sums = Sums.zeros(cells, columns.size)
     for start, genes, block in _dense_blocks(matrix, columns):
         inside = cells.within(start, start + len(block))
         if inside.rows.size == 0:
             continue
-        y = block[inside.rows].astype(np.float64) - means[:, genes][inside.codes] - inside.C @ slopes[:, genes]
+        y = block[inside.rows].astype(np.float64) - explained.means[:, genes][inside.codes]
+        y -= inside.C @ explained.slopes[:, genes]
+        for s, own in zip(inside.S.T, explained.own, strict=True):
+            y -= s[:, None] * own[:, genes][inside.codes]
         levels, first = np.unique(inside.codes, return_index=True)
         weighted = y if inside.weights is None else inside.weights[:, None] * y
         sums.ZtY[levels, genes] += np.add.reduceat(weighted, first)
         sums.CtY[:, genes] += inside.C.T @ weighted
+        for s, products in zip(inside.S.T, sums.StY, strict=True):
+            products[levels, genes] += np.add.reduceat(s[:, None] * weighted, first)
         sums.yty[genes] += (weighted * y).sum(axis=0)
     return sums
 

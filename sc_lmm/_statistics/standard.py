@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .._design import Columns, Design
+    from .space import Slopes
 
     Array = NDArray[np.float64]
 
@@ -42,22 +43,24 @@ class Standard(NamedTuple):
         return Standard(self.basis @ T, back @ self.columns, self.ZtX @ T, self.DtX @ T)
 
 
-def standard_form(design: Design) -> tuple[Standard, Array]:
+def standard_form(design: Design, slopes: Slopes | None = None) -> tuple[Standard, Array]:
     """The standardised columns of a design, and D (n, w), orthonormal and of sum zero in each level.
 
-    With weights W the products are those of W^1/2 X and W^1/2 D: D'WD = I and Z'WD = 0.
+    With weights W the products are those of W^1/2 X and W^1/2 D: D'WD = I and Z'WD = 0. With `slopes`, D is what X has
+    beside these too, and the products of X begin with those of their basis.
     """
     columns, codes = design.columns, design.random.codes
     if not columns.are_independent:
         msg = "Columns of the design determine each other. sl.tl.check_design names them and says what to drop."
         raise DesignError(msg)
     within = columns.orthonormal(columns.deviations(design.X, codes) * columns.R.any(axis=0))
-    D = within[:, _telling(columns)]
+    D = within[:, _telling(columns)] if slopes is None else _beside(slopes, within)
     for _ in range(2):  # the second time for what the first has left of columns that all but coincide
-        D = _orthonormal(D, codes, columns)
+        D = _orthonormal(D if slopes is None else slopes.without(D), codes, columns)
+    on_slopes = np.empty((0, within.shape[1])) if slopes is None else slopes.coordinates(within)
     ZtX = columns.sizes[:, None] * columns.orthonormal(columns.model_means)
     basis, back = _in_users_columns(columns)
-    standard = standardised(Standard(basis, back, ZtX, D.T @ within), columns.sizes)
+    standard = standardised(Standard(basis, back, ZtX, np.vstack([on_slopes, D.T @ within])), columns.sizes)
     return standard, D if columns.root is None else D / columns.root[:, None]
 
 
@@ -92,6 +95,15 @@ def _telling(columns: Columns) -> NDArray[np.int64]:
     known = np.abs(np.diag(columns.triangle)) / columns.unit
     *_, order = linalg.qr(U[:, :rank] * lengths[:rank] @ Vt[:rank] * known, pivoting=True)
     return np.asarray(order[:rank])
+
+
+def _beside(slopes: Slopes, within: Array) -> Array:
+    """As few of the columns as span what is left of them beside the slopes."""
+    left = slopes.without(within)
+    R = triangle((left[start : start + _BLOCK] for start in range(0, len(left), _BLOCK)), left.shape[1])
+    *_, order = linalg.qr(R, pivoting=True)
+    rank = int((linalg.svdvals(R) > TOLERANCE * np.sqrt(len(left))).sum()) if R.size else 0
+    return np.ascontiguousarray(left[:, order[:rank]])
 
 
 def _rotation(within: Array) -> tuple[Array, Array]:

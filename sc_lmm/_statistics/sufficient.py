@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .._design import Hypothesis
+    from .terms import Grouping
 
     Array = NDArray[np.float64]
 
@@ -49,6 +50,9 @@ class SufficientStatistics:
     origin: Array  # (p_user,)
     negative: int = 0  # above 0 if an entry that was read is below 0
     log_weights: float = 0.0  # sum of the logarithms of the weights, which are one on average
+    # With several random terms, or slopes: what these are. Levels are then combinations of theirs, and D begins with what
+    # slope columns have within combinations. Empty for one random intercept.
+    groupings: tuple[Grouping, ...] = ()
 
     @property
     def n_cells(self) -> int:
@@ -123,6 +127,16 @@ class SufficientStatistics:
         ones = np.asarray(np.linalg.lstsq(rows, target, rcond=None)[0])
         exact = np.linalg.norm(rows @ ones - target) <= _ONE * np.linalg.norm(target)
         return ones if exact else None
+
+    @property
+    def coordinates_X(self) -> Array:
+        """Standardised columns on the orthonormal basis (D, levels), (w + q, p)."""
+        return factor(self._standard, self.sizes)
+
+    @property
+    def coordinates_Y(self) -> Array:
+        """The genes on the same basis, (w + q, G)."""
+        return np.vstack([self.DtY, self.ZtY / np.sqrt(self.sizes)[:, None]])
 
     @property
     def _standard(self) -> Standard:

@@ -18,6 +18,7 @@ class Cells(NamedTuple):
     rows: NDArray[np.int64]  # (n,) position in the matrix
     codes: NDArray[np.int32]  # (n,) level, ascending
     C: Array  # (n, n_columns) orthonormal basis of what varies in X within levels
+    S: Array  # (n, n_slopes) what has a slope of its own in each level
     n_levels: int
     weights: Array | None = None  # (n,) of the cells, None if all are one
 
@@ -25,7 +26,8 @@ class Cells(NamedTuple):
         """Take the cells in matrix rows `start` to `stop`, counted from there."""
         inside = (self.rows >= start) & (self.rows < stop)
         weights = None if self.weights is None else self.weights[inside]
-        return Cells(self.rows[inside] - start, self.codes[inside], self.C[inside], self.n_levels, weights)
+        arrays = (self.rows[inside] - start, self.codes[inside], self.C[inside], self.S[inside])
+        return Cells(*arrays, self.n_levels, weights)
 
 
 class Sums(NamedTuple):
@@ -36,6 +38,7 @@ class Sums(NamedTuple):
     yty: Array  # (G,) w y^2
     nonzero: NDArray[np.int64]  # (G,) entries that are not 0
     negative: NDArray[np.int64]  # (1,) 0 if no entry is below 0, above 0 otherwise
+    StY: Array  # (n_slopes, q, G) s w y over the cells of a level
 
     def plus(self, other: Sums) -> Sums:
         """Sums over both sets of cells."""
@@ -50,4 +53,5 @@ class Sums(NamedTuple):
             yty=np.zeros(n_genes),
             nonzero=np.zeros(n_genes, dtype=np.int64),
             negative=np.zeros(1, dtype=np.int64),
+            StY=np.zeros((cells.S.shape[1], cells.n_levels, n_genes)),
         )

@@ -150,15 +150,17 @@ def _visit_csr(matrix: Any, cells: Cells, columns: NDArray[np.int64], advance: C
     given: tuple[Any, ...] = (stored, padded, weights, _gene_of(columns, matrix.shape[1]))
 
     def task(start: int, stop: int) -> tuple[int, Array, Array]:
-        acc, head = np.zeros((n_genes + 1, kernels.N_SLOTS + padded.C.shape[1])), np.zeros(n_genes)
-        return kernel(*given, start, stop, acc, head, sums.ZtY), acc, head
+        acc = np.zeros((n_genes + 1, kernels.N_SLOTS + padded.C.shape[1] + padded.S.shape[1]))
+        head = np.zeros((1 + padded.S.shape[1], n_genes))
+        return kernel(*given, start, stop, acc, head, sums), acc, head
 
     cuts = _even_cuts(cells.rows.size, -(-cells.rows.size // _ROWS_PER_TASK))
     # Tasks arrive in the order of the cells, whichever thread was first, and their memory serves the next ones.
     for (start, _), (outcome, acc, head) in zip(cuts, _run(task, cuts, advance), strict=True):
         if outcome == kernels.UNTIDY:
             break
-        sums.ZtY[cells.codes[start]] += head
+        sums.ZtY[cells.codes[start]] += head[0]
+        sums.StY[:, cells.codes[start]] += head[1:]
         acc = acc[:-1]  # without the spare gene
         sums.yty[:] += acc[:, kernels.SQUARE]
         sums.nonzero[:] += acc[:, kernels.NONZERO].astype(np.int64)

@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING
 from .._anndata import DEFAULT_KEY, read_entry
 from .._docs import doc_params
 from .._names import INTERCEPT, unquoted
+from .._report import from_uns
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anndata import AnnData
+
+    from .._report import RandomFacts
 
 _PIECE = re.compile(r"""\[T\..*?\](?=:|$)|`[^`]*`|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|.""", re.DOTALL)
 _ESCAPED = {character: rf"\{character}" for character in "_%#&${} "}
@@ -54,31 +59,47 @@ def lmm_de_equation(adata: AnnData, *, key: str = DEFAULT_KEY) -> Equation:
     """
     entry = read_entry(adata, key)
     terms = " + ".join(_product(k, str(name)) for k, name in enumerate(entry["coef_names"]))
-    lines = _counts(terms) if entry["params"].get("family") == "nb" else _expression(terms)
-    levels = (
-        rf", \quad j = 1, \dots, {entry['design']['n_donors']} \text{{ levels of }} {_text(entry['design']['group'])}"
-    )
-    lines[1] += levels + r" \\"
+    random = from_uns(entry["design"]).random
+    lines = _counts(terms, random[0]) if entry["params"].get("family") == "nb" else _expression(terms, random)
     lines[-1] += rf", \quad {entry['design']['n_cells']} \text{{ cells}}"
     return Equation("\n".join((r"\begin{aligned}", *lines, r"\end{aligned}")))
 
 
-def _expression(terms: str) -> list[str]:
-    """A linear mixed model: its mean, its random term, its residual."""
+def _expression(terms: str, random: Sequence[RandomFacts]) -> list[str]:
+    """A linear mixed model: its mean, its random terms, its residual."""
+    if len(random) == 1 and not random[0].text:
+        shown, lines = ["u_j"], [rf"u_j &\sim N(0, \sigma_u^2), {_levels(random[0])} \\"]
+    else:
+        parts = [_random_term(k, term) for k, term in enumerate(random, start=1)]
+        shown, lines = [effect for effect, _ in parts], [line for _, line in parts]
     return [
-        rf"y_{{ij}} &= {terms} + u_j + \varepsilon_{{ij}} \\",
-        r"u_j &\sim N(0, \sigma_u^2)",
+        rf"y_{{ij}} &= {' + '.join([terms, *shown])} + \varepsilon_{{ij}} \\",
+        *lines,
         r"\varepsilon_{ij} &\sim N(0, \sigma^2)",
     ]
 
 
-def _counts(terms: str) -> list[str]:
+def _counts(terms: str, donors: RandomFacts) -> list[str]:
     """A mixed model of counts: its mean, the donors' factors, the counts given these."""
     return [
         rf"\log \mu_{{ij}} &= \log s_{{ij}} + {terms} \\",
-        r"v_j &\sim \mathrm{Gamma}(\mathrm{mean}\ 1, \mathrm{variance}\ \phi)",
+        rf"v_j &\sim \mathrm{{Gamma}}(\mathrm{{mean}}\ 1, \mathrm{{variance}}\ \phi), {_levels(donors)} \\",
         r"y_{ij} &\sim \mathrm{Poisson}(\mu_{ij} v_j)",
     ]
+
+
+def _levels(term: RandomFacts) -> str:
+    return rf"\quad j = 1, \dots, {term.levels} \text{{ levels of }} {_text(term.name)}"
+
+
+def _random_term(k: int, term: RandomFacts) -> tuple[str, str]:
+    """What one of several random terms adds to a cell, and its distribution."""
+    effects, bar, _ = re.split(r"(\|\|?)", term.text.strip("()"), maxsplit=1)
+    if effects.strip() == "1":
+        return rf"u_{{{k}j}}", rf"u_{{{k}j}} &\sim N(0, \sigma_{k}^2), {_levels(term)} \\"
+    covariance = rf"\Sigma_{k}" if bar == "|" else rf"\mathrm{{diag}}(\sigma_{k}^2)"
+    of = rf"\quad z_{{{k},ij}} \text{{ of }} {_text(effects.strip())}"
+    return rf"z_{{{k},ij}}' u_{{{k}j}}", rf"u_{{{k}j}} &\sim N(0, {covariance}), {_levels(term)}, {of} \\"
 
 
 def _product(position: int, name: str) -> str:

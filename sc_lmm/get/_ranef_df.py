@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def ranef_df(
     adata: AnnData | LmmFit | CountFit, gene: str, *, key: str = DEFAULT_KEY, conf_level: float = 0.95
 ) -> pd.DataFrame:
-    r"""Predicted random intercepts of one gene: how far each donor is from what the fixed effects expect.
+    r"""Predicted random effects of one gene: how far each donor is from what the fixed effects expect.
 
     .. math:: \hat b_j = \frac{\rho n_j}{1 + \rho n_j} (\bar y_j - \bar x_j' \hat\beta),
               \quad \mathrm{var}(b_j | y) = \frac{\sigma^2 \rho}{1 + \rho n_j}
@@ -49,7 +49,8 @@ def ranef_df(
     Returns
     -------
     Table with a row per donor: ``effect``, its conditional standard deviation ``sd``, ``ci_low``, ``ci_high``, and
-    ``n_cells``.
+    ``n_cells``. With several random terms or slopes, a row per ``grouping``, ``level`` and ``effect_of`` (the intercept or
+    a slope's column).
 
     Raises
     ------

@@ -71,6 +71,10 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     optimistic, so p-values are those of the exact test at known variances, averaged over what all genes together say of a
     gene's own (`moderate`), or, of few genes, of the ratio divided by what it is on average when nothing changes.
 
+    With several random terms or slopes, ``Z u`` is a sum of such parts and the coefficients of a level have a covariance.
+    A term is judged by what its random terms say: ``condition`` in ``~ condition + (condition | donor)`` by how donors
+    differ in their response, ``diagnosis`` in ``~ diagnosis + (1 | donor) + (1 | batch)`` by how donors differ.
+
     Parameters
     ----------
     {adata}
@@ -79,7 +83,8 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
         What to test: a fixed-effect term, e.g. ``"diagnosis"`` (a factor with more than two levels is tested jointly
         first and then level by level); a list of terms (jointly); a contrast of conditions,
         ``"cond(diagnosis='AD') - cond(diagnosis='PD')"``, where columns that are not named are at their reference or
-        0; a dict of named contrasts (several comparisons from one fit); or the random term, ``"(1 | sample_id)"``.
+        0; a dict of named contrasts (several comparisons from one fit); or a random term as the formula has it, e.g.
+        ``"(1 | sample_id)"``: is its variance zero, given the others?
     reference
         Level that the others are compared with, of the tested factor or else of the only one that has it, or a dict
         from factors to levels. By default the first category.
@@ -98,10 +103,11 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     calibrate
         Where nothing is learned from other genes: divide the ratio by its expectation under the null hypothesis for this
         design and the gene's rho, which a chi-square takes to be 1. With few donors it is larger and uncalibrated p-values
-        are too small. ``calibrate=False`` alone asks for the chi-square.
+        are too small. ``calibrate=False`` alone asks for the chi-square. With several random terms the expectation is
+        found from simulated genes at variances like those of the data.
     moderate
-        Learn from all genes how much donors differ. For ``"lrt"``: the prior of the variance ratio rho is the distribution
-        that makes all genes most likely, varying with mean expression [5]_, and ``pvals``, ``coef``, ``se`` and limits are
+        Learn from all genes how much donors differ. For ``"lrt"``: the prior of the variance ratio rho (of all ratios, and
+        correlations of slopes) is the distribution that makes all genes most likely, varying with mean expression [5]_, and ``pvals``, ``coef``, ``se`` and limits are
         those of the exact F and t at known rho, averaged over what it says of the gene's own. ``None`` does so from 200
         genes on, ``True`` insists. Genes that are added or left out change others only through this prior. For t and F:
         squeeze the variance of the contrast across genes (limma's empirical Bayes [4]_). That keeps a statistic with its own
@@ -113,7 +119,7 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
         need REML, and asking for the other is an error that says why.
     conf_level
         Level of ``ci_low`` and ``ci_high``: of the averaged t where the prior was learned, profile likelihood for ``"lrt"``
-        otherwise, t for the other methods. ``None`` leaves them out.
+        otherwise (t with several random terms), t for the other methods. ``None`` leaves them out.
     corr_method
         How p-values are adjusted for the number of genes tested.
     seed
@@ -138,7 +144,9 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
         where ``sc.pp.log1p`` has declared the logarithm, else NaN), ``scores`` (signed root of the statistic for one
         degree of freedom, the statistic for several), ``df``, ``pvals``, ``pvals_adj``, ``log10_pvals`` (exact where
         ``pvals`` underflows), ``lrt`` (the ratio before calibration), ``pvals_chi2`` (what lme4 prints),
-        ``calibration`` (what the ratio was divided by), ``sd_<group>`` (standard deviation between donors),
+        ``calibration`` (what the ratio was divided by), ``sd_<group>`` (standard deviation between donors; with several
+        random terms one for each, ``sd_<group>_<slope>``, ``cor_<group>_<slope>``, and ``at_zero``, which of them are
+        zero),
         ``sd_residual``, ``icc`` (share of the variance that is between donors), ``icc_moderated`` (its posterior mean), ``loglik``, ``loglik_null``,
         ``pct_expressed`` (share of cells in which the gene is not zero) and ``status``.
     ``adata.varm[f"{key_added}_{comparison}"]``
@@ -181,6 +189,10 @@ def lmm_de(  # noqa: PLR0913 - one call is the interface; everything after `test
     ``status`` is ``ok``; ``boundary`` (the variance between donors is estimated as zero: a normal result, and the
     test is valid); ``constant`` (no variation); ``failed`` (no variation within any donor, or explained exactly);
     ``max_iter``; or ``not_tested`` (left out by `mask_var`). All but the first two have NaN results.
+
+    Sizes: random terms may have 12 variance parameters together, their levels 50,000 combinations, and the groupings
+    beside the largest 400 coefficients where they cross it, because time grows with the cube of these; memory beyond the
+    matrix is then :math:`8 c` bytes per gene, c the combinations. More is refused before anything is read.
 
     **Counts.** With ``family="nb"`` raw counts are modelled, and donors differ by a factor:
 

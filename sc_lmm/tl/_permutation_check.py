@@ -11,7 +11,7 @@ import pandas as pd
 
 from .._anndata import read_expression
 from .._by_group import ByGroup
-from .._design import build_design, find_term
+from .._design import build_design, check_one_intercept, find_term
 from .._docs import doc_params
 from .._errors import DesignError, alternatives
 from .._groups import Model, fit_groups, grouping_of, groups_of, warn_of_missing
@@ -210,6 +210,7 @@ def permutation_check(
         model = Model(formula, lambda _: {}, weights)
         return _of_groups(source, groups_of(adata.obs, grouping, model, None), grouping, test, how, workers)
     design = build_design(formula, adata.obs, weights=weights)
+    check_one_intercept(design.formula, "The permutation check")
     report, cautions = audit_terms(design, adata.obs)
     report.raise_if_refused()
     exchange = plan_exchange(design, find_term(design.coding, test))

@@ -189,6 +189,7 @@ def _joint(groups: Iterable[Group], designs: Mapping[str, Design]) -> dict[str, 
         "n_cells": sum(report.n_cells for report in reports),
         "n_cells_dropped": sum(report.n_dropped for report in reports),
         "n_donors": len(donors),
+        "report": reports[0].to_uns()["report"],
     }
 
 

@@ -12,7 +12,7 @@ from scipy import stats as distributions
 from cohorts import donor_means, fitted
 from sc_lmm._design import hypotheses_of
 from sc_lmm._inference.averaged import averaged, posterior
-from sc_lmm._model import at_points, support
+from sc_lmm._model import GenesAtPoints, support
 
 LIMMA = Path(__file__).parents[1] / "reference" / "limma_ebayes.csv"
 
@@ -20,7 +20,8 @@ LIMMA = Path(__file__).parents[1] / "reference" / "limma_ebayes.csv"
 def at_ratios(fit, term: str, rho: np.ndarray):
     """Genes of a fit at known ratios."""
     (hypothesis, *_), restricted = hypotheses_of(fit.coding, term), fit.estimates.restricted
-    return at_points(fit.stats, restricted, support(fit.stats, restricted.spectrum, rho, hypothesis.L))
+    points = support(fit.stats, restricted.spectrum, rho, hypothesis.L)
+    return GenesAtPoints(fit.stats, restricted, points).evaluate()
 
 
 def answers(at, prior: np.ndarray, conf_level: float | None = None):

@@ -207,7 +207,7 @@ def test_no_array_has_the_length_of_the_cells(adata):
 
 
 def test_estimates_are_computed_once(adata, monkeypatch):
-    import sc_lmm._inference.estimates as module
+    import sc_lmm._inference.base_estimates as module
 
     calls = []
     real = module.fit_models

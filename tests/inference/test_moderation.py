@@ -11,7 +11,7 @@ from scipy import stats as distributions
 
 from cohorts import donor_means, fitted
 from sc_lmm._inference import LmmFit, moderation
-from sc_lmm._inference.moderation import moderated_test
+from sc_lmm._inference.moderation import at_support, moderated_test
 from sc_lmm._inference.prior import ENOUGH_GENES, FEWEST_GENES
 
 N_GENES = 400
@@ -74,13 +74,8 @@ def test_other_genes_matter_through_the_prior_alone(data, table):
     fit, some = default(Y, obs), np.arange(0, N_GENES, 2)
     hypothesis = fit._hypotheses("group")[0]
     learned = fit.estimates.moderation
-    alone = moderated_test(
-        fit.stats.genes(some),
-        fit.estimates.restricted.genes(some),
-        replace(learned, rank=learned.rank[some]),
-        hypothesis.L,
-        conf_level=None,
-    )
+    genes = at_support(fit.stats.genes(some), fit.estimates.restricted.genes(some), learned, hypothesis.L)
+    alone = moderated_test(genes, replace(learned, rank=learned.rank[some]), conf_level=None)
     np.testing.assert_array_equal(alone.log_pval / np.log(10), table["log10_pvals"].iloc[some])
     subset = default(Y[:, some], obs).test("group").table
     np.testing.assert_allclose(subset["lrt"], table["lrt"].iloc[some], rtol=1e-9, atol=1e-9)
@@ -147,10 +142,11 @@ def test_a_gene_beyond_all_others_is_not_called_for_want_of_a_point():
     short = replace(
         learned,
         rho=learned.rho[kept],
+        icc=learned.icc[kept],
         prior=replace(learned.prior, weights=weights / weights.sum(axis=1, keepdims=True)),
     )
     hypothesis = fit._hypotheses("group")[0]
-    truncated = moderated_test(stats, fit.estimates.restricted, short, hypothesis.L, conf_level=None)
+    truncated = moderated_test(at_support(stats, fit.estimates.restricted, short, hypothesis.L), short, conf_level=None)
     assert truncated.log_pval[outlier] < np.log(1e-6)
 
 

@@ -157,11 +157,13 @@ def test_paired_design_is_told_and_the_random_slope_suggested() -> None:
     grade, words = verdict(report, "paired")
     assert grade == "caution"
     assert "6 of 6 donors" in words
-    assert "(1 + diagnosis | donor)" in words
-    assert "not supported yet" in words
+    assert '"~ diagnosis + (diagnosis | donor)"' in words
     assert report.test.level == "within"
     _, words = verdict(report, "unit_left_out")
     assert '"~ donor + diagnosis + (1 | sample_id)"' in words
+    sloped = sl.tl.check_design(paired(), "~ diagnosis + (diagnosis | donor)", "diagnosis")
+    assert "random_effect_of_term" in codes(sloped)
+    assert sloped.test.df == 5
     blocked = sl.tl.check_design(paired(), "~ donor + diagnosis + (1 | sample_id)", "diagnosis")
     assert (codes(blocked), blocked.test.df) == ({"constant_within", "batch_overlaps", "few_donors"}, 5)
 
