@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import datasets, get, tl
-from ._anndata import DEFAULT_KEY, read_expression, write_file
+from ._anndata import DEFAULT_KEY, write_file
 from ._errors import LmmWarning
+from ._expression import read_expression
 from ._inference import METHODS
 from ._picture import draw_run, drawings_of
 from ._statistics import looks_like_counts

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ._anndata import Expression
     from ._design import Design, TestSpec
+    from ._expression import Expression
     from ._report import Cautions, DesignReport
 
 

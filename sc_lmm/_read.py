@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._anndata import Expression, read_expression
 from ._design import Design, build_design
 from ._errors import listing, warn
+from ._expression import Expression, read_expression
 from ._inference import LmmFit, check_workers
 from ._report import audit_terms
 from ._statistics import (

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ._anndata import Expression, read_expression
 from ._design import Design, build_design
 from ._errors import DesignError, alternatives, listing
+from ._expression import Expression, read_expression
 from ._inference import CountFit, check_workers
 from ._names import quoted
 from ._report import audit_terms

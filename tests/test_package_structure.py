@@ -34,12 +34,24 @@ ROOMS: dict[str, set[str]] = {
     "_inference": {"_model", "_statistics", "_design"},
     "_report": {"_design"},
     "_anndata": set(),
+    "_expression": set(),
     "datasets": set(),
-    "_read": {"_anndata", "_design", "_inference", "_report", "_statistics"},
-    "_read_counts": {"_anndata", "_design", "_inference", "_report", "_statistics"},
-    "_groups": {"_anndata", "_design", "_inference", "_read", "_read_counts", "_report"},
+    "_read": {"_expression", "_design", "_inference", "_report", "_statistics"},
+    "_read_counts": {"_expression", "_design", "_inference", "_report", "_statistics"},
+    "_groups": {"_expression", "_design", "_inference", "_read", "_read_counts", "_report"},
     "tl": {
-        *("_anndata", "_captions", "_design", "_groups", "_inference", "_model", "_read", "_read_counts", "_report"),
+        *(
+            "_anndata",
+            "_captions",
+            "_design",
+            "_expression",
+            "_groups",
+            "_inference",
+            "_model",
+            "_read",
+            "_read_counts",
+            "_report",
+        ),
         "_statistics",
     },
     "get": {"_anndata", "_inference", "_read", "_read_counts", "_report"},
@@ -50,7 +62,17 @@ ROOMS: dict[str, set[str]] = {
 ROOMS["sc_lmm"] = {"datasets", "get", "pl", "tl"}
 ROOMS["_picture"] = {"_captions", "get", "pl"}
 ROOMS["_telling"] = {"_captions", "_donors", "get"}
-ROOMS["__main__"] = {"_anndata", "_inference", "_picture", "_statistics", "_telling", "datasets", "get", "tl"}
+ROOMS["__main__"] = {
+    "_anndata",
+    "_expression",
+    "_inference",
+    "_picture",
+    "_statistics",
+    "_telling",
+    "datasets",
+    "get",
+    "tl",
+}
 
 # Library -> the only rooms that may import it.
 LIBRARIES: dict[str, set[str]] = {

@@ -24,9 +24,9 @@ from .term_points import GenesAtTermPoints, PointTable, point_table
 __all__ = [
     "AtPoints",
     "BOUNDARY",
+    "BaseFit",
     "COUNT_STATUS",
     "CountPoints",
-    "BaseFit",
     "Fit",
     "GenesAtPoints",
     "GenesAtTermPoints",

@@ -11,8 +11,8 @@ from .visit import check_matrix
 
 __all__ = [
     "CountStatistics",
-    "MEDIAN_RATIO",
     "Grouping",
+    "MEDIAN_RATIO",
     "SufficientStatistics",
     "Sums",
     "TOTAL",

@@ -6,9 +6,10 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from .._anndata import DEFAULT_KEY, check_destination, read_expression, write_results, written_view
+from .._anndata import DEFAULT_KEY, check_destination, write_results, written_view
 from .._design import TestSpec, read_test
 from .._docs import doc_params
+from .._expression import read_expression
 from .._groups import Model, grouping_of
 from .._inference import check_choices, check_count_choices
 from ._family import read_family

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from .._anndata import read_expression
 from .._docs import doc_params
+from .._expression import read_expression
 from .._groups import Model, fit_groups, grouping_of, groups_of
 from .._read import fit_formula
 from .._read_counts import fit_count_formula

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .._anndata import read_expression
 from .._by_group import ByGroup
 from .._design import build_design, check_one_intercept, find_term
 from .._docs import doc_params
 from .._errors import DesignError, alternatives
+from .._expression import read_expression
 from .._groups import Model, fit_groups, grouping_of, groups_of, warn_of_missing
 from .._inference import ENOUGH_GENES, METHODS, Choices, check_seed, draw_orders, is_moderated, plan_exchange
 from .._progress import progress_bar
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from .._anndata import Expression
+    from .._expression import Expression
     from .._groups import Group, Grouping
     from .._inference import Exchange, LmmFit
 

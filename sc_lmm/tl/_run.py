@@ -21,8 +21,8 @@ from .._words import counted
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from .._anndata import Expression
     from .._design import Design, TestSpec
+    from .._expression import Expression
     from .._groups import Group, Grouping, Model
     from .._inference import CountFit, GroupedResult, LmmFit
 

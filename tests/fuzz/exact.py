@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Long = NDArray[np.longdouble]
 
 ALIASED = 1e-15  # share of a column's length that is left beside the others: rounding
-RHO = np.concatenate([[0.0], 10.0 ** np.linspace(-5, 14, 39)])
+RHO = np.concatenate([[0.0], np.logspace(-4, 12, 33)])  # donors up to 1e6 times as far apart as cells
 
 
 def orthonormal(A: Long, least: float = 0.0) -> tuple[Long, Long]:

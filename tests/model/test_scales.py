@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from sc_lmm._design.model_matrix import build_design
-from sc_lmm._model.fit import STATUS, Fit, fit_models
+from sc_lmm._model import STATUS, Fit, fit_models
 from sc_lmm._statistics import sufficient_statistics
 
 if TYPE_CHECKING:

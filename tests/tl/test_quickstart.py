@@ -291,7 +291,7 @@ def test_code_of_the_readme_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     for block in blocks:
         exec(block, names)
     plt.close("all")
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     assert "lmm_de" in names["adata"].varm
 
 

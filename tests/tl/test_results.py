@@ -11,7 +11,7 @@ from scipy import sparse, stats
 from statsmodels.stats.multitest import multipletests
 
 import sc_lmm as sl
-from sc_lmm._anndata import read_expression
+from sc_lmm._expression import read_expression
 from sc_lmm._inference.tests import chi2_logsf
 
 pytestmark = [  # of anndata and scanpy with pandas 3
