@@ -191,7 +191,7 @@ def _exposure(sums: Sums, design: Design, factors: SizeFactors) -> tuple[Array, 
     if factors.values is None:
         return library_exposure(sums.ZtY, design.random.sizes, factors.name)
     used, q = factors.values[design.kept], len(design.random.levels)
-    return np.bincount(design.random.codes, used, minlength=q), str(factors.name)
+    return np.bincount(design.random.codes, used, minlength=q).astype(np.float64), str(factors.name)
 
 
 def _check_sums(sums: Sums, genes: NDArray[np.int64], var_names: pd.Index) -> None:

@@ -177,7 +177,7 @@ def _lead_point(
         which=index,
         to_z=_light(sparse.csr_array(Hz.T)),
         to_x=Hx.T,
-        weights=(H[:, u, v] * np.where(u == v, 1.0, 2.0)).ravel(),
+        weights=np.asarray(H[:, u, v] * np.where(u == v, 1.0, 2.0), dtype=np.float64).ravel(),
         K=K,
         whiten=whiten.reshape(n * structure.p, -1),
         white_L=inverse @ contrast.T,

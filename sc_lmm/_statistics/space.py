@@ -115,7 +115,7 @@ class Space:
             basis=group.basis,
             terms=group.terms,
             term_columns=group.term_columns,
-            sizes=np.bincount(group.codes, root**2, minlength=group.n_levels),
+            sizes=np.bincount(group.codes, root**2, minlength=group.n_levels).astype(np.float64),
             coordinates=Entries.of(sparse.csr_array(sparse.vstack(parts))),
         )
 
