@@ -178,6 +178,9 @@ class SufficientStatistics:
         About the means of a level over both sets, the cells differ as they do in each, and by one coordinate more: the
         difference of the two means.
         """
+        if self.groupings or other.groupings:
+            msg = "Statistics of several random terms do not add yet: read the cells of both sets together."
+            raise ValueError(msg)
         if not np.array_equal(self.basis, other.basis):
             msg = "Statistics add only if they come from one design: their standardised columns differ."
             raise ValueError(msg)

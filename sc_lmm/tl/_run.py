@@ -70,7 +70,7 @@ def run_all(
     (fit,) = fit_family(source, [(design, everything)], model.factors, **workers)
     result = fit.test(test, **choices)
     _warn_of_failures([(fit.var_names, result.table)])
-    remarks = [verdict.advice for verdict in report.verdicts if verdict.code == "unequal_depth"]
+    remarks = [v.advice for v in report.verdicts if v.code == "unequal_depth" and model.factors is None]
     compared = _packed({name: (found, {}) for name, found in _comparisons(design, test).items()}, [design])
     described = {
         "params": _params(fit, test, _made(fit, choices, moderated=result.moderated)) | _named(compared, design, test),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import against, count_speed, grouped, memory, report, scaling, speed
+from . import against, count_speed, grouped, memory, report, scaling, speed, terms
 from .bench import Bench, say
 from .peers import QUESTION
 from .plan import FULL, QUICK, SECTIONS
@@ -26,6 +26,7 @@ _RUN: dict[str, Callable[[Bench], Section]] = {
     "memory": memory.layouts,
     "cells": speed.cells,
     "groups": grouped.groups,
+    "terms": terms.terms,
     "counts": count_speed.counts,
     "donors": speed.donors,
     "first": speed.first,

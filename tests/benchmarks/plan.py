@@ -16,6 +16,7 @@ SECTIONS = (
     "memory",
     "cells",
     "groups",
+    "terms",
     "counts",
     "donors",
     "first",
