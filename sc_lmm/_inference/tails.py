@@ -2,8 +2,9 @@
 
 P(F(df, nu) > Q/df) = I_w(nu/2, df/2), w = nu / (nu + Q), is built up from df = 1 or 2 by DLMF 8.17.20, a sum of positive
 terms. The tail of t is that of a normal deviate z(t) for nu >= 200: near the middle by the series of Fisher (1926), farther
-out by Hill's expansion (1970, CACM algorithm 395), with relative errors below 2e-10 up to t = 10; and a continued
-fraction (DLMF 8.17.22) for fewer degrees of freedom.
+out by Hill's expansion (1970, CACM algorithm 395), with relative errors below 2e-10 up to t = 10. For fewer degrees of
+freedom it is a finite sum where it is not small (Abramowitz & Stegun 26.7.3), and a continued fraction (DLMF 8.17.22)
+farther out.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _compiled = compiled(error_model="numpy")
 
 _MANY = 200  # degrees of freedom from which t is a transformed normal
 _NEAR = 2e-3  # t^2 over degrees of freedom up to which the series is exact to 1e-11
+_SMALL_TAIL = 1e-4  # below which one less the middle has lost digits
 _FAR = 25.0  # z from which erfc is near underflow
 
 
@@ -53,7 +55,23 @@ def t_tail(q: float, dof: float) -> float:
     """P(|t| > sqrt(q)) for t with `dof` degrees of freedom, 0 where that is below 1e-300."""
     if dof >= _MANY:
         return math.erfc(normal_deviate(math.sqrt(q), dof) / math.sqrt(2))
+    if dof == math.floor(dof):
+        tail = 1 - _middle(q, int(dof))
+        if tail > _SMALL_TAIL:
+            return tail
     return math.exp(log_t_tail(q, dof))
+
+
+@_compiled
+def _middle(q: float, dof: int) -> float:
+    """P(|t| < sqrt(q)) for whole degrees of freedom, a sum of half as many positive terms."""
+    cosine2, sine = dof / (dof + q), math.sqrt(q / (dof + q))
+    term = 1.0 if dof % 2 == 0 else math.sqrt(cosine2)
+    total = term if dof > 1 else 0.0
+    for k in range(2 + dof % 2, dof - 1, 2):
+        term *= cosine2 * (k - 1) / k
+        total += term
+    return sine * total if dof % 2 == 0 else 2 / math.pi * (math.asin(sine) + sine * total)
 
 
 @_compiled
@@ -76,7 +94,7 @@ def t_lower(t: float, dof: float) -> tuple[float, float]:
         z = normal_deviate(abs(t), dof)
         tail, height = 0.5 * math.erfc(z / math.sqrt(2)), math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
     else:
-        tail = 0.5 * math.exp(log_t_tail(t * t, dof))
+        tail = 0.5 * t_tail(t * t, dof)
         height = math.exp(math.lgamma((dof + 1) / 2) - math.lgamma(dof / 2) - (dof + 1) / 2 * math.log1p(t * t / dof))
         height /= math.sqrt(math.pi * dof)
     return (tail if t < 0 else 1 - tail), height
