@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from .sums import Cells, Sums
+from .sums import Cells, InBlocks, Sums
 from .visit import row_blocks
 
 if TYPE_CHECKING:
@@ -35,16 +35,17 @@ class Explained(NamedTuple):
 
 def visit_residuals(matrix: Any, cells: Cells, columns: NDArray[np.int64], explained: Explained) -> Sums:
     """Add up over cells what is left of y, its products with C and S, and its squares."""
-    sums = Sums.zeros(cells, columns.size)
+    sums, in_blocks = Sums.zeros(cells, columns.size), InBlocks(cells)
     for start, genes, block in _dense_blocks(matrix, columns):
-        inside = cells.within(start, start + len(block))
-        if inside.rows.size == 0:
+        levels, inside = in_blocks.within(start, start + len(block))
+        if levels.size == 0:
             continue
-        y = block[inside.rows].astype(np.float64) - explained.means[:, genes][inside.codes]
+        codes = levels[inside.codes]
+        y = block[inside.rows].astype(np.float64) - explained.means[:, genes][codes]
         y -= inside.C @ explained.slopes[:, genes]
         for s, own in zip(inside.S.T, explained.own, strict=True):
-            y -= s[:, None] * own[:, genes][inside.codes]
-        levels, first = np.unique(inside.codes, return_index=True)
+            y -= s[:, None] * own[:, genes][codes]
+        first = np.unique(codes, return_index=True)[1]
         weighted = y if inside.weights is None else inside.weights[:, None] * y
         sums.ZtY[levels, genes] += np.add.reduceat(weighted, first)
         sums.CtY[:, genes] += inside.C.T @ weighted

@@ -22,12 +22,26 @@ class Cells(NamedTuple):
     n_levels: int
     weights: Array | None = None  # (n,) of the cells, None if all are one
 
-    def within(self, start: int, stop: int) -> Cells:
-        """Take the cells in matrix rows `start` to `stop`, counted from there."""
-        inside = (self.rows >= start) & (self.rows < stop)
-        weights = None if self.weights is None else self.weights[inside]
-        arrays = (self.rows[inside] - start, self.codes[inside], self.C[inside], self.S[inside])
-        return Cells(*arrays, self.n_levels, weights)
+
+class InBlocks:
+    """Cells of one block of rows after the other, found without looking at those of other blocks."""
+
+    def __init__(self, cells: Cells) -> None:
+        self._cells = cells
+        self._order = np.argsort(cells.rows, kind="stable")
+        self._rows = cells.rows[self._order]
+
+    def within(self, start: int, stop: int) -> tuple[NDArray[np.int64], Cells]:
+        """Take the cells in matrix rows `start` to `stop`, counted from there, and the levels that they have.
+
+        Their codes are positions in these levels, so that what a block adds up is no larger than what is in it.
+        """
+        first, last = np.searchsorted(self._rows, (start, stop))
+        inside, cells = np.sort(self._order[first:last]), self._cells
+        levels, codes = np.unique(cells.codes[inside], return_inverse=True)
+        weights = None if cells.weights is None else cells.weights[inside]
+        arrays = (cells.rows[inside] - start, codes.astype(np.int32), cells.C[inside], cells.S[inside])
+        return levels.astype(np.int64), Cells(*arrays, levels.size, weights)
 
 
 class Sums(NamedTuple):
@@ -40,9 +54,13 @@ class Sums(NamedTuple):
     negative: NDArray[np.int64]  # (1,) 0 if no entry is below 0, above 0 otherwise
     StY: Array  # (n_slopes, q, G) s w y over the cells of a level
 
-    def plus(self, other: Sums) -> Sums:
-        """Sums over both sets of cells."""
-        return Sums(*map(np.add, self, other))
+    def add(self, part: Sums, levels: NDArray[np.int64]) -> None:
+        """Add the sums over other cells, which have these levels."""
+        self.ZtY[levels] += part.ZtY
+        self.StY[:, levels] += part.StY
+        for mine, more in ((self.CtY, part.CtY), (self.yty, part.yty), (self.nonzero, part.nonzero)):
+            mine += more
+        self.negative[0] += part.negative[0]
 
     @classmethod
     def zeros(cls, cells: Cells, n_genes: int) -> Sums:

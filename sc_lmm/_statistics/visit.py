@@ -15,7 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from . import kernels
-from .sums import Cells, Sums
+from .sums import Cells, InBlocks, Sums
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -87,12 +87,13 @@ def _visit_blocks(
     matrix: Any, groups: Sequence[Cells], columns: NDArray[np.int64], advance: Callable[[float], object]
 ) -> list[Sums]:
     sums = [Sums.zeros(cells, columns.size) for cells in groups]
+    in_blocks = [InBlocks(cells) for cells in groups]
     for start, block in row_blocks(matrix):
         known = block if _is_compiled(block.dtype) else block.astype(np.float64)
-        for i, cells in enumerate(groups):
-            inside = cells.within(start, start + block.shape[0])
-            if inside.rows.size:
-                sums[i] = sums[i].plus(_visit_memory(known, inside, columns, _ignore))
+        for summed, cells in zip(sums, in_blocks, strict=True):
+            levels, inside = cells.within(start, start + block.shape[0])
+            if levels.size:
+                summed.add(_visit_memory(known, inside, columns, _ignore), levels)
         advance(block.shape[0] / matrix.shape[0])
     return sums
 
@@ -198,12 +199,14 @@ def _visit_tidied(matrix: Any, cells: Cells, columns: NDArray[np.int64]) -> Sums
     """Visit blocks of rows whose entries were sorted and duplicates summed, leaving the matrix as it is."""
     if matrix.indices.min() < 0 or matrix.indices.max() >= matrix.shape[0 if matrix.format == "csc" else 1]:
         raise ValueError(_CORRUPT)  # scipy would not notice
-    sums = Sums.zeros(cells, columns.size)
+    sums, in_blocks = Sums.zeros(cells, columns.size), InBlocks(cells)
     for start, block in row_blocks(matrix):
         tidy = sparse.csr_array(block)
         tidy = tidy.copy() if np.may_share_memory(tidy.data, matrix.data) else tidy  # a slice usually is a copy
         tidy.sum_duplicates()
-        sums = sums.plus(_visit_memory(tidy, cells.within(start, start + tidy.shape[0]), columns, _ignore))
+        levels, inside = in_blocks.within(start, start + tidy.shape[0])
+        if levels.size:
+            sums.add(_visit_memory(tidy, inside, columns, _ignore), levels)
     return sums
 
 
