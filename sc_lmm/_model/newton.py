@@ -107,7 +107,7 @@ def _minimise(model: Model, gene: Gene, phi: Array, memory: Memory) -> tuple[int
         evaluate(phi, model.shared, gene, derivatives, memory.work)
         profile_moments(memory.work.moments, model.dof, model.reml, derivatives, profiled)
         evaluations += 1
-        falls = profiled.value[0] <= value + _ROUNDING
+        falls = -np.inf < profiled.value[0] <= value + _ROUNDING  # without end only where nothing is left to explain
         if last and (falls or scale == 0):
             return (outcome if outcome == NOT_CONVERGED else _ending(trial, blocks)), evaluations
         if falls and not last:

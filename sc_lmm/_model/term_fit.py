@@ -112,18 +112,8 @@ def fit_terms(
 
     Parameters
     ----------
-    models
-        Statistics per model, for the full model and its restrictions.
-    coef_names
-        Names of the coefficients, (p,). Under a restriction they are still all reported.
-    reml
-        Maximise the restricted likelihood.
-    n_jobs
-        Workers, in joblib's convention; None follows ``joblib.parallel_config``.
-    block_size
-        Genes per task; by default what suits the cache.
-    show_progress
-        Show a bar: always, never, or (None) if fitting takes longer than a second.
+    models, coef_names, reml, n_jobs, block_size, show_progress
+        As in `fit_models`.
     """
     with one_blas_thread():
         prepared = [_Prepared.of(stats, reml=reml) for stats in models]
@@ -142,8 +132,8 @@ def _fit_block(
 
 def _fit_one(stats: SufficientStatistics, shared: _Prepared, names: tuple[str, ...]) -> TermFit:
     design, model = shared.structure, shared.model
-    found = minimise_genes(stats, shared)
     degenerate = _degenerate(stats, design)
+    found = minimise_genes(stats, shared, degenerate == OK)
     status = np.where(degenerate == OK, _STATUS_OF[found.outcome], degenerate).astype(np.int8)
     usable = status <= BOUNDARY
     sigma2 = np.where(usable, found.rss / model.dof, np.nan)
@@ -164,10 +154,11 @@ def _fit_one(stats: SufficientStatistics, shared: _Prepared, names: tuple[str, .
     )
 
 
-def minimise_genes(stats: SufficientStatistics, shared: _Prepared) -> Found:
-    """Minimise the deviance of some genes from their local minima on the grid."""
+def minimise_genes(stats: SufficientStatistics, shared: _Prepared, some: NDArray[np.bool_]) -> Found:
+    """Minimise the deviance of some of the genes (G,) from their local minima on the grid; the others have none."""
     design, G = shared.structure, stats.n_genes
     deviance = shared.table.deviance(shared.table.own(stats).rss, reml=shared.model.reml)
+    first = np.where(some[:, None, None], starts(deviance, shared.grid), np.nan)
     found = Found(
         phi=np.full((G, design.n_parameters), np.nan),
         value=np.full(G, np.nan),
@@ -177,7 +168,7 @@ def minimise_genes(stats: SufficientStatistics, shared: _Prepared) -> Found:
         outcome=np.full(G, ENDLESS, dtype=np.int8),
         evaluations=np.zeros(G, dtype=np.int64),
     )
-    minimise_rows(shared.model, design.rows(stats), starts(deviance, shared.grid), memory_for(design), found)
+    minimise_rows(shared.model, design.rows(stats), first, memory_for(design), found)
     return found
 
 

@@ -186,3 +186,19 @@ def test_power_and_permutations_say_what_they_are_of(adata):
         choices = {"effect": 1.0} if call is sl.tl.power else {}
         with pytest.raises(DesignError, match="one random intercept"):
             call(adata, FORMULAS["slope"][0], "condition", **choices)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("method", ["lrt", "satterthwaite"])
+def test_genes_without_variation_are_told_and_leave_the_others(name, method):
+    formula, test, _ = FORMULAS[name]
+    plain, odd = cells(n_genes=30), cells(n_genes=30)
+    odd.X[:, 0], odd.X[:, 1] = 0.0, 3.7
+    odd.X[:, 2] = 5.0 + odd.obs["condition"].eq("stim") * 0.25
+    expected, found = (run(a, formula, test, method=method, moderate=False) for a in (plain, odd))
+    assert found["status"].astype(str).tolist()[:2] == ["constant", "constant"]
+    assert found["pvals"].iloc[:2].isna().all()
+    if "condition" in formula:  # which then explains the third gene exactly
+        assert (found["status"].iloc[2], found["pvals"].isna().iloc[2]) == ("failed", True)
+    columns = ["coef", "se", "loglik", "sd_residual", "lrt"]
+    pd.testing.assert_frame_equal(found[columns].iloc[3:], expected[columns].iloc[3:])
