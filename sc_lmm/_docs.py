@@ -81,6 +81,15 @@ key
     "comparison": """\
 comparison
     Name of the comparison, e.g. the level of the tested factor. By default the first one of the run.""",
+    "ax": """\
+ax
+    Where to draw. By default in a new figure.""",
+    "show": """\
+show
+    Show the figure and return nothing. By default as in ``scanpy.settings.autoshow``.""",
+    "n_labels": """\
+n_labels
+    Number of genes to name, smallest p-values first. Names do not overlap; one that finds no place is left out.""",
     "gene_symbols": """\
 gene_symbols
     Column of ``adata.var`` with names to show instead of ``adata.var_names``.""",

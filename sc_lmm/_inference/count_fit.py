@@ -10,28 +10,27 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from .._design import Hypothesis, TestSpec, check_marginal, find_term, hypotheses_of, is_random_term
-from .._errors import DesignError, alternatives, warn
+from .._design import Hypothesis, TestSpec, hypotheses_of, is_random_term
+from .._errors import DesignError
 from .._words import unit
-from . import storage
 from .count_summary import CountSummary
 from .count_table import count_table
 from .count_tests import answer_counts
 from .dispersion import Dispersions, Workers, learned_dispersions, own_dispersions
+from .fitted_genes import FittedGenes
 from .prior import ENOUGH_GENES, FEWEST_GENES
 from .summary import TestResult
 from .tests import check_choices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
     from .._design import Coding
     from .._statistics import CountStatistics
 
 
 @dataclass(frozen=True, repr=False)
-class CountFit:
+class CountFit(FittedGenes):
     """A mixed model of every gene's counts, read from the cells once.
 
     Made by :func:`sc_lmm.tl.lmm_fit` with ``family="nb"``. Its methods answer from one sum per gene and donor.
@@ -83,15 +82,6 @@ class CountFit:
         }
         return TestResult(tables, method, moderated=moderated)
 
-    def contrast(self, contrast: str | dict[str, str], **choices: Any) -> TestResult:
-        """Test contrasts of conditions, e.g. ``"cond(diagnosis='AD') - cond(diagnosis='control')"``."""
-        return self.test(contrast, **choices)
-
-    def warn(self, test: TestSpec) -> None:
-        """Warn, once for this fit, of what changes the meaning of the p-values of a test."""
-        for sentence in self.cautions(self.coding, test) if self.cautions else ():
-            warn(sentence)
-
     def is_moderated(self, moderate: bool | None) -> bool:  # noqa: FBT001 - lmm_de's argument
         """Whether an answer uses what all genes say of the dispersion of one."""
         n_genes = int(self.stats.sums.any(axis=1).sum())
@@ -105,10 +95,7 @@ class CountFit:
 
     def drop(self, term: str) -> CountFit:
         """The model without a fixed-effect term, from the same sums."""
-        name = find_term(self.coding, term)
-        check_marginal(self.coding, name, "dropped")
-        coding = self.coding.without(name)
-        keep = [self.coding.coef_names.index(c) for c in coding.coef_names]
+        _, coding, keep = self._without(term)
         rows = self.stats.X @ np.linalg.inv(self.stats.basis)
         return replace(self, coding=coding, stats=self.stats.with_columns(rows[:, keep]))
 
@@ -129,17 +116,6 @@ class CountFit:
         columns = {"effect": effect, "sd": sd, "ci_low": effect - width, "ci_high": effect + width}
         index = pd.Index(self.coding.group_levels, name=self.coding.group)
         return pd.DataFrame(columns | {"n_cells": self.stats.sizes}, index=index)
-
-    def save(self, path: str | Path) -> None:
-        """Write the sums and the coding, from which every answer follows, to a file."""
-        storage.save(self, path)
-
-    @staticmethod
-    def load(path: str | Path) -> CountFit:
-        """Read a fit that :meth:`save` wrote. Nothing that the file holds is run."""
-        fit: CountFit = storage.load(path, CountFit)
-        fit.coding.check_code()
-        return fit
 
     def __repr__(self) -> str:
         """Say what was fitted."""
@@ -175,13 +151,6 @@ class CountFit:
             )
             raise DesignError(msg)
         return hypotheses_of(self.coding, test)
-
-    def _position(self, gene: str) -> int:
-        found = np.flatnonzero(self.var_names == gene)
-        if found.size == 0:
-            msg = f"gene {gene!r} is not among the {self.stats.n_genes} fitted genes. {alternatives(gene, self.var_names)}"
-            raise KeyError(msg)
-        return int(found[0])
 
 
 def check_count_choices(method: str, *, calibrate: bool) -> None:

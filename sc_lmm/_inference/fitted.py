@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from .._design import Hypothesis, TestSpec, check_marginal, find_term, hypotheses_of, random_term_of
-from .._errors import DesignError, alternatives, warn
+from .._design import Hypothesis, TestSpec, hypotheses_of, random_term_of
+from .._errors import DesignError
 from .._statistics import null_model
 from .._words import unit
-from . import storage
 from .answers import Answer, Choices, answer, answer_variance, is_moderated
 from .base_estimates import BaseEstimates, Workers
 from .estimates import Estimates
+from .fitted_genes import FittedGenes
 from .fold_change import log2_fold_changes
 from .random_effect import one_gene
 from .summary import GeneSummary, TestResult
@@ -30,7 +29,6 @@ from .variance_partition import variance_partition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class LmmFit:
+class LmmFit(FittedGenes):
     """A linear mixed model of every gene, fitted to the cells once.
 
     Made by :func:`sc_lmm.tl.lmm_fit`. Its methods answer from p + q + 1 numbers per gene.
@@ -102,11 +100,6 @@ class LmmFit:
             tables[hypothesis.name] = self._table(found, corr_method, hypothesis)
         return TestResult(tables, method, moderated=is_moderated(self.estimates, choices))
 
-    def warn(self, test: TestSpec) -> None:
-        """Warn, once for this fit, of what changes the meaning of the p-values of a test."""
-        for sentence in self.cautions(self.coding, test) if self.cautions else ():
-            warn(sentence)
-
     def pvals(
         self,
         test: TestSpec,
@@ -120,19 +113,9 @@ class LmmFit:
         choices = Choices(method, calibrate, moderate, conf_level=None, seed=seed)
         return answer(self.estimates, self._hypotheses(test)[0], choices).test.pval
 
-    def contrast(self, contrast: str | dict[str, str], **choices: Any) -> TestResult:
-        """Test contrasts of conditions, e.g. ``"cond(diagnosis='AD') - cond(diagnosis='control')"``."""
-        return self.test(contrast, **choices)
-
     def drop(self, term: str) -> LmmFit:
         """The model without a fixed-effect term, from the same statistics."""
-        name = find_term(self.coding, term)
-        check_marginal(self.coding, name, "dropped")
-        coding = self.coding.without(name)
-        if not coding.coef_names:
-            msg = f"Term {name!r} is the only fixed effect, and a model has one at least. Fit a formula with an intercept."
-            raise DesignError(msg)
-        keep = [self.coding.coef_names.index(c) for c in coding.coef_names]
+        name, coding, keep = self._without(term)
         eye = np.eye(len(self.coding.coef_names))
         stats = null_model(self.stats, Hypothesis(name, eye[self.coding.terms[name]]))
         columns, origin = stats.columns[:, keep], stats.origin[keep]
@@ -163,17 +146,6 @@ class LmmFit:
             raise DesignError(msg)
         return self.estimates.calibration(hypothesis, seed)
 
-    def save(self, path: str | Path) -> None:
-        """Write the statistics and the coding, from which every answer follows, to a file."""
-        storage.save(self, path)
-
-    @staticmethod
-    def load(path: str | Path) -> LmmFit:
-        """Read a fit that :meth:`save` wrote. Nothing that the file holds is run."""
-        fit: LmmFit = storage.load(path, LmmFit)
-        fit.coding.check_code()
-        return fit
-
     def __repr__(self) -> str:
         """Say what was fitted."""
         stats = self.stats
@@ -190,10 +162,6 @@ class LmmFit:
         return " and ".join(
             f"{unit(name, n.size)}, {int(n.min())} to {int(n.max())} cells each" for name, n in sizes.items()
         )
-
-    def _repr_html_(self) -> str:
-        lines = [escape(line.strip()) for line in repr(self).splitlines()]
-        return f"<b>{lines[0]}</b><br>" + "<br>".join(lines[1:])
 
     def _hypotheses(self, test: TestSpec) -> list[Hypothesis]:
         """Hypotheses of the test, or an error where no degrees of freedom are left to judge one by."""
@@ -214,10 +182,3 @@ class LmmFit:
         columns = self.estimates.random_columns(found.fit, self.coding.group)
         described: dict[str, Any] = {"random_columns": columns, "logfoldchanges": changes}
         return result_table(found, self.stats, self.var_names, corr_method=corr_method, **described)
-
-    def _position(self, gene: str) -> int:
-        found = np.flatnonzero(self.var_names == gene)
-        if found.size == 0:
-            msg = f"gene {gene!r} is not among the {self.stats.n_genes} fitted genes. {alternatives(gene, self.var_names)}"
-            raise KeyError(msg)
-        return int(found[0])

@@ -14,8 +14,8 @@ from .._docs import doc_params
 from .._donors import along, donor_table, in_model, pairs
 from .._errors import alternatives, listing
 from .._words import counted, one, unit
-from ..get import lmm_de_df, lmm_de_params
-from ._style import LEVELS, shown
+from ..get import lmm_de_df
+from ._style import LEVELS, comparison_of_run, shown, without_frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,8 +74,7 @@ def donor_means(
         Panels in a row.
     axes
         Where to draw, one for each gene. By default in a new figure.
-    show
-        Show the figure and return nothing. By default as in ``scanpy.settings.autoshow``.
+    {show}
 
     Returns
     -------
@@ -108,8 +107,7 @@ def donor_means(
     >>> [label.get_text() for label in axes[0].get_xticklabels()]
     ['control\n4 samples', 'Alzheimer\n4 samples']
     """
-    params = lmm_de_params(adata, key=key)
-    name = params["comparisons"][0] if comparison is None else str(comparison)
+    name, params = comparison_of_run(adata, comparison, key)
     table = lmm_de_df(adata, name, key=key, gene_symbols=gene_symbols, sort=False)
     axis = _tested_axis(params, name) if groupby is None else _other_axis(adata.obs, groupby, params, name)
     if layer is not None and layer != params["layer"]:
@@ -280,8 +278,7 @@ def _describe(ax: Axes, gene: str, caption: Sequence[str]) -> None:
     lines = [line for text in caption for line in wrap(text, max(width, 24))]
     ax.set_title(gene, fontweight="bold", fontsize=11, pad=6 + 11 * len(lines))
     ax.text(0.5, 1.02, "\n".join(lines), transform=ax.transAxes, ha="center", va="bottom", fontsize=8.5)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(visible=False)
+    without_frame(ax)
     ax.margins(y=0.1)
 
 

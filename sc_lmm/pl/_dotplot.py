@@ -11,8 +11,8 @@ from .._captions import Axis, Wording, family, word_comparison
 from .._docs import doc_params
 from .._donors import along
 from .._errors import alternatives
-from ..get import lmm_de_df, lmm_de_params
-from ._style import shown
+from ..get import lmm_de_df
+from ._style import comparison_of_run, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,8 +71,7 @@ def dotplot(
     layer
         Layer with the expression. By default what was tested.
     {gene_symbols}
-    show
-        Show the figure and return nothing. By default as in ``scanpy.settings.autoshow``.
+    {show}
     return_fig
         Return scanpy's ``DotPlot``, which can be styled further.
     **kwargs
@@ -98,8 +97,7 @@ def dotplot(
     """
     import scanpy as sc
 
-    params = lmm_de_params(adata, key=key)
-    name = params["comparisons"][0] if comparison is None else str(comparison)
+    name, params = comparison_of_run(adata, comparison, key)
     top = lmm_de_df(adata, name, key=key, sort=False).dropna(subset="log10_pvals")
     top = top.sort_values("log10_pvals", kind="stable").head(n_genes)
     axis, names = _levels(params, name, values_to_plot)

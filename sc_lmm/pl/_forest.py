@@ -54,10 +54,8 @@ def forest(
     sort
         Order by the estimate, the largest above.
     {gene_symbols}
-    ax
-        Where to draw. By default in a new figure.
-    show
-        Show the figure and return nothing. By default as in ``scanpy.settings.autoshow``.
+    {ax}
+    {show}
 
     Returns
     -------

@@ -66,10 +66,8 @@ def heatmap(
         Column of the adjusted p-values, ``"pvals_adj"`` or, of a run with `groupby`, ``"pvals_adj_global"``, which is the
         default there.
     {gene_symbols}
-    ax
-        Where to draw. By default in a new figure.
-    show
-        Show the figure and return nothing. By default as in ``scanpy.settings.autoshow``.
+    {ax}
+    {show}
 
     Returns
     -------

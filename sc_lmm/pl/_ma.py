@@ -8,15 +8,14 @@ import numpy as np
 
 from .._captions import word_comparison
 from .._docs import doc_params
-from ..get import lmm_de_df, lmm_de_params
+from ..get import lmm_de_df
+from ._genes import draw_genes, refuse_undirected
 from ._labels import label_points
-from ._style import DOWN, NEUTRAL, UP, shown, single_axes
+from ._style import comparison_of_run, shown, single_axes, without_frame
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
-
-_MANY = 5_000  # points; from here on they are stored as an image in vector files
 
 
 @doc_params
@@ -43,13 +42,10 @@ def ma(
     {key}
     pval_cutoff
         Genes with an adjusted p-value below this are coloured.
-    n_labels
-        Number of genes to name, smallest p-values first. Names do not overlap; one that finds no place is left out.
+    {n_labels}
     {gene_symbols}
-    ax
-        Where to draw. By default in a new figure.
-    show
-        Show the figure and return nothing. By default as in ``scanpy.settings.autoshow``.
+    {ax}
+    {show}
 
     Returns
     -------
@@ -68,31 +64,20 @@ def ma(
     >>> sl.pl.ma(adata, show=False).get_xlabel()
     'cells that express the gene (%)'
     """
-    params = lmm_de_params(adata, key=key)
-    name = params["comparisons"][0] if comparison is None else str(comparison)
+    name, params = comparison_of_run(adata, comparison, key)
     table = lmm_de_df(adata, name, key=key, gene_symbols=gene_symbols).dropna(subset=["coef", "log10_pvals"])
     if table.empty:
-        msg = f"comparison={name!r} has no effect with a direction to show: it tests several coefficients at once or a variance."
-        raise ValueError(msg)
+        refuse_undirected(name, params)
     words, effect = word_comparison(name, params), table["coef"].to_numpy()
     x, found = 100 * table["pct_expressed"].to_numpy(), (table["pvals_adj"] < pval_cutoff).to_numpy()
     ax = single_axes(ax, (6.4, 4.6))
-    groups = (
-        (NEUTRAL, ~found, "no evidence"),
-        (DOWN, found & (effect < 0), words.down),
-        (UP, found & (effect > 0), words.up),
-    )
-    for colour, rows, label in groups:
-        size = 10 if colour == NEUTRAL else 18
-        said = f"{label} ({int(rows.sum()):,})"
-        ax.scatter(x[rows], effect[rows], s=size, c=colour, lw=0, alpha=0.75, label=said, rasterized=len(table) > _MANY)
+    draw_genes(ax, x, effect, found, effect, words)
     ax.axhline(0, color="0.4", lw=0.8, zorder=0)
     width = 1.1 * np.abs(effect).max() or 1.0
     ax.set(ylim=(-width, width), xlabel="cells that express the gene (%)")
     ax.set_ylabel(f"coefficient, {words.contrast}")
     ax.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(visible=False)
+    without_frame(ax)
     top, cloud = table.head(n_labels), np.column_stack([x, effect])
     label_points(ax, cloud[: len(top)], [str(gene) for gene in top["names"]], cloud)
     return None if shown(show=show) else ax

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from .._docs import doc_params
 from .._errors import alternatives
-from ._style import shown
+from ._style import shown, without_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +31,7 @@ _PANEL = (3.9, 3.2)  # inches
 _LABEL_BAND = (0.34, 0.68)  # power at which the lines are labelled, the lowest and the highest
 
 
+@doc_params
 def power(
     table: pd.DataFrame,
     *,
@@ -54,8 +56,7 @@ def power(
         Power that a dashed line marks.
     xlabel
         Words along the horizontal axis, for effects in other units.
-    show
-        Show the figure and return nothing. By default as in ``scanpy.settings.autoshow``.
+    {show}
 
     Returns
     -------
@@ -149,8 +150,7 @@ def _draw_panel(ax: Axes, part: pd.DataFrame, x: str, lines: str, target: float)
         path_effects=[withStroke(linewidth=3, foreground="white")],
         zorder=4,
     )
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(visible=False)
+    without_frame(ax)
 
 
 def _label(ax: Axes, x: Array, y: Array, band: float, text: str, colour: Array) -> None:

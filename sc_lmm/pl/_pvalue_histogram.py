@@ -9,8 +9,8 @@ import numpy as np
 from .._captions import word_comparison
 from .._docs import doc_params
 from .._words import counted
-from ..get import lmm_de_df, lmm_de_params
-from ._style import DOWN, shown, single_axes
+from ..get import lmm_de_df
+from ._style import DOWN, comparison_of_run, shown, single_axes, without_frame
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -43,10 +43,8 @@ def pvalue_histogram(
         Number of bars.
     chi2
         Show ``pvals_chi2`` as a line, what the chi-square of the ratio would have said.
-    ax
-        Where to draw. By default in a new figure.
-    show
-        Show the figure and return nothing. By default as in ``scanpy.settings.autoshow``.
+    {ax}
+    {show}
 
     Returns
     -------
@@ -60,8 +58,7 @@ def pvalue_histogram(
     >>> sl.pl.pvalue_histogram(adata, show=False).get_xlabel()
     'p-value'
     """
-    params = lmm_de_params(adata, key=key)
-    name = params["comparisons"][0] if comparison is None else str(comparison)
+    name, params = comparison_of_run(adata, comparison, key)
     table = lmm_de_df(adata, name, key=key)
     ax = single_axes(ax, (5.2, 3.8))
     edges, pvals = np.linspace(0, 1, bins + 1).tolist(), table["pvals"].dropna()
@@ -72,6 +69,5 @@ def pvalue_histogram(
     ax.set(xlabel="p-value", ylabel="genes", xlim=(0, 1))
     ax.set_title(f"{word_comparison(name, params).contrast}, {counted(len(pvals), 'gene')}", fontsize=10)
     ax.legend(frameon=False, fontsize=9)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(visible=False)
+    without_frame(ax)
     return None if shown(show=show) else ax

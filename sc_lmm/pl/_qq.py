@@ -9,8 +9,8 @@ from scipy import special
 
 from .._captions import word_comparison
 from .._docs import doc_params
-from ..get import lmm_de_df, lmm_de_params
-from ._style import NEUTRAL, UP, shown, single_axes
+from ..get import lmm_de_df
+from ._style import MANY, NEUTRAL, UP, comparison_of_run, shown, single_axes, without_frame
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-_MANY = 5_000  # points; from here on they are stored as an image in vector files
 _MEDIAN_CHI2 = 2 * float(special.erfinv(0.5)) ** 2  # of one degree of freedom
 
 
@@ -47,10 +46,8 @@ def qq(
     {key}
     chi2
         Show ``pvals_chi2`` as well, what the chi-square of the ratio would have said.
-    ax
-        Where to draw. By default in a new figure.
-    show
-        Show the figure and return nothing. By default as in ``scanpy.settings.autoshow``.
+    {ax}
+    {show}
 
     Returns
     -------
@@ -69,8 +66,7 @@ def qq(
     >>> ax.get_xlabel()
     'expected $-\\log_{10}$ p-value'
     """
-    params = lmm_de_params(adata, key=key)
-    name = params["comparisons"][0] if comparison is None else str(comparison)
+    name, params = comparison_of_run(adata, comparison, key)
     table = lmm_de_df(adata, name, key=key)
     ax = single_axes(ax, (4.8, 4.8))
     series = {"pvals": (-table["log10_pvals"].dropna().to_numpy(), UP)}
@@ -83,13 +79,12 @@ def qq(
     for label, (heights, colour) in series.items():
         said = f"{label} (inflation {inflation(heights):.2f})"
         ax.scatter(
-            expected(heights.size), np.sort(heights)[::-1], s=12, c=colour, lw=0, label=said, rasterized=longest > _MANY
+            expected(heights.size), np.sort(heights)[::-1], s=12, c=colour, lw=0, label=said, rasterized=longest > MANY
         )
     ax.set(xlabel=r"expected $-\log_{10}$ p-value", ylabel=r"observed $-\log_{10}$ p-value")
     ax.set_title(word_comparison(name, params).contrast, fontsize=10)
     ax.legend(frameon=False, fontsize=9, loc="upper left")
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(visible=False)
+    without_frame(ax)
     return None if shown(show=show) else ax
 
 

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from textwrap import fill
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .._captions import Wording, word_comparison
 from .._docs import doc_params
-from .._errors import listing
-from ..get import lmm_de_df, lmm_de_params
+from ..get import lmm_de_df
+from ._genes import draw_genes, refuse_undirected
 from ._labels import label_points
-from ._style import DOWN, NEUTRAL, UP, shown, single_axes
+from ._style import comparison_of_run, shown, single_axes, without_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
 
 _LETTERS_PER_INCH = 12
-_MANY = 5_000  # points; from here on they are stored as an image in vector files
 
 
 @doc_params
@@ -46,13 +43,10 @@ def volcano(
     {key}
     pval_cutoff
         Genes with an adjusted p-value below this are coloured and counted by direction.
-    n_labels
-        Number of genes to name, smallest p-values first. Names do not overlap; one that finds no place is left out.
+    {n_labels}
     {gene_symbols}
-    ax
-        Where to draw. By default in a new figure.
-    show
-        Show the figure and return nothing. By default as in ``scanpy.settings.autoshow``.
+    {ax}
+    {show}
 
     Returns
     -------
@@ -77,16 +71,17 @@ def volcano(
     >>> ax.get_ylabel()
     '$-\\log_{10}$ p-value'
     """
-    params = lmm_de_params(adata, key=key)
-    name = params["comparisons"][0] if comparison is None else str(comparison)
+    name, params = comparison_of_run(adata, comparison, key)
     table = lmm_de_df(adata, name, key=key, gene_symbols=gene_symbols)
     table, unit = _with_effect(table)
     if table.empty:
-        _refuse(name, params)
+        refuse_undirected(name, params)
     words = word_comparison(name, params)
 
     ax = single_axes(ax, (6.4, 5.6))
-    _draw_points(ax, table, pval_cutoff, words)
+    draw_genes(
+        ax, table["effect"], table["height"], (table["pvals_adj"] < pval_cutoff).to_numpy(), table["effect"], words
+    )
     _draw_cutoff(ax, table, pval_cutoff)
     _describe(ax, table, f"{unit}, {words.contrast}", words)
     top = table.head(n_labels)
@@ -95,42 +90,12 @@ def volcano(
     return None if shown(show=show) else ax
 
 
-def _refuse(name: str, params: Mapping[str, Any]) -> NoReturn:
-    others = [c for c in params["comparisons"] if c != name]
-    msg = (
-        f"comparison={name!r} has no effect with a direction to show: it tests several coefficients at once or a "
-        f"variance, or no gene has a result. " + (f"Choose one of {listing(others)}." if others else "")
-    )
-    raise ValueError(msg.strip())
-
-
 def _with_effect(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """Genes that have a result, with their ``effect`` and ``height``, and what the effect is called."""
     logged = table["logfoldchanges"].notna().any()
     effect = table["logfoldchanges" if logged else "coef"]
     table = table.assign(effect=effect, height=-table["log10_pvals"])
     return table[table["effect"].notna() & table["height"].notna()], "log2 fold change" if logged else "coefficient"
-
-
-def _draw_points(ax: Axes, table: pd.DataFrame, cutoff: float, words: Wording) -> None:
-    found = (table["pvals_adj"] < cutoff).to_numpy()
-    rising = (table["effect"] > 0).to_numpy()
-    groups = (
-        ("no evidence", NEUTRAL, ~found, 10, 0.6),
-        (words.down, DOWN, found & ~rising, 18, 0.9),
-        (words.up, UP, found & rising, 18, 0.9),
-    )
-    for label, colour, rows, size, alpha in groups:
-        ax.scatter(
-            table["effect"][rows],
-            table["height"][rows],
-            s=size,
-            c=colour,
-            alpha=alpha,
-            linewidths=0,
-            rasterized=len(table) > _MANY,
-            label=f"{label} ({int(rows.sum()):,})",
-        )
 
 
 def _draw_cutoff(ax: Axes, table: pd.DataFrame, cutoff: float) -> None:
@@ -148,8 +113,7 @@ def _describe(ax: Axes, table: pd.DataFrame, effect: str, words: Wording) -> Non
     ax.set(xlim=(-width, width), ylim=(0, 1.06 * table["height"].max() or 1.0))
     ax.set_ylabel(r"$-\log_{10}$ p-value")
     ax.axvline(0, color="0.8", linewidth=0.8, zorder=0)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(visible=False)
+    without_frame(ax)
     ax.figure.canvas.figure.draw_without_rendering()  # the layout gives the width
     room = int(_LETTERS_PER_INCH * ax.bbox.width / ax.figure.dpi)
     down, up = (words.down, words.up) if len(words.down + words.up) + 14 <= room else ("less", "more")
