@@ -199,6 +199,8 @@ def test_donors_with_few_cells_and_groups_with_few_donors_are_left_out():
     fits = sl.tl.lmm_fit(adata, FORMULA, groupby="type", min_cells=3, min_donors=8)
     assert fits.groups["n_donors"].tolist() == [7, 8, 8, 2]
     assert list(fits) == ["NK/T", "a:b"]
+    exact = sl.tl.lmm_fit(adata, FORMULA, groupby="type", groups=["B cell"], min_cells=2)  # as many as the donor has
+    assert exact.groups["n_donors"].tolist() == [8]
     assert fits.groups.loc["B cell", "reason"] == "It has cells of 7 donors, fewer than min_donors=8."
     with pytest.raises(KeyError, match="'B cell' was left out: It has cells of 7 donors"):
         fits["B cell"]
